@@ -1,0 +1,185 @@
+package beequeue
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/redis/rueidis"
+)
+
+// How a call to Redis is made so that a lost reply does no harm.
+//
+// A reply can be lost after its script ran. So each call of a script that
+// changes something carries the caller's token, a lane, and a sequence number;
+// the script keeps the last number of each lane with its answer in the hash
+// `calls`, and answers a repeated call from there (lua/call.lua). That makes
+// every call safe to repeat until its reply arrives. A request that was given
+// up, and reaches Redis after its lane has gone on, is refused there.
+
+// A lane is one line of calls, of which at most one is under way.
+type lane struct {
+	field string        // names the lane in the hash `calls`
+	seq   uint64        // of the last call
+	busy  chan struct{} // holds a value while a call is under way
+}
+
+func newLane(token, name string) lane {
+	return lane{field: token + ":" + name, busy: make(chan struct{}, 1)}
+}
+
+// newToken names a caller: 72 random bits.
+func newToken() string {
+	var b [9]byte
+	_, _ = rand.Read(b[:]) // never fails (crypto/rand)
+	return base64.RawURLEncoding.EncodeToString(b[:])
+}
+
+// next starts the arguments of the lane's next call.
+func (l *lane) next(room int) []string {
+	l.seq++
+	args := make([]string, 0, room+2)
+	return append(args, l.field, strconv.FormatUint(l.seq, 10))
+}
+
+// serialized makes a call when those before it are done.
+func (l *lane) serialized(ctx context.Context, call func() error) error {
+	select {
+	case l.busy <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	defer func() { <-l.busy }()
+	return call()
+}
+
+// attemptTimeout bounds the first try of a call. A server that is frozen, or a
+// connection that went dead without a word, costs no more than this. Each further
+// try may take twice as long as the one before, up to longestAttempt: a large call
+// over a slow link gets through in the end.
+const (
+	attemptTimeout = 3 * time.Second
+	longestAttempt = 48 * time.Second
+)
+
+// closedTries is how often a call is tried on a client that says it is closed. A
+// client says so, too, of a connection that it gave up in a failover.
+const closedTries = 6
+
+// run calls a script until its reply arrives. Errors that pass by themselves
+// (lost connections, a failover, a restart) are told to notice, if there is one,
+// and the call is repeated after a pause, until ctx ends; then the error wraps
+// ErrUncertain if a try may have reached Redis. Any other error is the server's
+// refusal, and comes back at once.
+func (q *Queue) run(ctx context.Context, s *rueidis.Lua, keys, args []string, notice func(error)) (rueidis.RedisMessage, error) {
+	var wait pause
+	reached := false
+	closed := 0
+	for limit := attemptTimeout; ; limit = min(2*limit, longestAttempt) {
+		try, cancel := context.WithTimeout(ctx, limit)
+		message, err := s.Exec(try, q.client, keys, args).ToMessage()
+		cancel()
+		if err == nil || rueidis.IsRedisNil(err) {
+			return message, nil
+		}
+		// The refusal of a repeated call says nothing of its first try: whoever
+		// takes notice waits for the answer.
+		if !passing(err) && (!reached || notice == nil) {
+			return message, q.keys.explain(err)
+		}
+		reached = reached || !neverReached(err)
+		if errors.Is(err, rueidis.ErrClosing) {
+			if closed++; closed == closedTries {
+				return message, fmt.Errorf("%w: %w", ErrUncertain, err)
+			}
+		}
+		if ctx.Err() != nil {
+			return message, gaveUp(ctx, err, reached)
+		}
+		if notice != nil {
+			notice(err)
+		}
+		if !sleep(ctx, wait.next()) {
+			return message, gaveUp(ctx, err, reached)
+		}
+	}
+}
+
+// ask calls a script that only reads, like run.
+func (q *Queue) ask(ctx context.Context, s *rueidis.Lua, keys, args []string) (rueidis.RedisMessage, error) {
+	message, err := q.run(ctx, s, keys, args, nil)
+	if errors.Is(err, ErrUncertain) {
+		err = fmt.Errorf("redis did not answer: %w", context.Cause(ctx))
+	}
+	return message, err
+}
+
+// do runs one command that changes nothing, or nothing when repeated, until its
+// reply arrives or ctx ends. It takes a func because a command can be sent once.
+func (q *Queue) do(ctx context.Context, command func(rueidis.Builder) rueidis.Completed) rueidis.RedisResult {
+	var wait pause
+	for {
+		try, cancel := context.WithTimeout(ctx, attemptTimeout)
+		result := q.client.Do(try, command(q.client.B()))
+		cancel()
+		err := result.Error()
+		if err == nil || !passing(err) || ctx.Err() != nil || !sleep(ctx, wait.next()) {
+			return result
+		}
+	}
+}
+
+// gaveUp is the error of a call that got no reply before ctx ended.
+func gaveUp(ctx context.Context, last error, reached bool) error {
+	cause := context.Cause(ctx)
+	if errors.Is(last, cause) || errors.Is(last, context.DeadlineExceeded) {
+		last = errors.New("no reply")
+	}
+	if reached {
+		return fmt.Errorf("%w: %w (%w)", ErrUncertain, cause, last)
+	}
+	return fmt.Errorf("redis was not reached: %w (%w)", cause, last)
+}
+
+// passing tells errors that go away by themselves from refusals.
+func passing(err error) bool {
+	if rueidis.IsRedisNil(err) {
+		return false // an answer; IsRedisErr does not count it
+	}
+	reply, ok := rueidis.IsRedisErr(err)
+	if !ok {
+		return true
+	}
+	switch code, _, _ := strings.Cut(reply.Error(), " "); code {
+	case "LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "UNBLOCKED", "NOREPLICAS":
+		return true
+	}
+	return false
+}
+
+// neverReached reports that Redis certainly did not run the command.
+func neverReached(err error) bool {
+	if _, ok := rueidis.IsRedisErr(err); ok {
+		return true // a refusal
+	}
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial"
+}
+
+// sleep waits; it reports false if ctx ended first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -1,0 +1,410 @@
+package beequeue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// A Handler does a job's work. What it returns is marshalled to JSON and kept as
+// the job's result; an error fails the run, and so does a panic. The context
+// ends when the job's Timeout has passed (context.Cause: ErrTimeout), when the
+// job was taken from this worker or removed (ErrOwnershipLost), and when the
+// worker stops and its grace time is over (ErrClosed); return soon then. It has
+// the values, but not the end, of the context given to Process.
+//
+// A handler that knows better when to try again, from a Retry-After header say,
+// may call job.Backoff before it returns its error.
+//
+// A job may be run more than once, if its worker dies or stalls: make handlers
+// idempotent.
+type Handler func(ctx context.Context, job *Job) (any, error)
+
+// Process takes jobs from the queue and runs up to concurrency handlers at once.
+// It also takes back the jobs of lost workers and moves delayed jobs to waiting
+// as they come due.
+//
+// Process blocks. It goes on through restarts and failovers of Redis; errors go
+// to OnError. When ctx ends, or at Close, it takes no more jobs, lets the
+// handlers finish for at most Config.ShutdownTimeout, and returns nil. Jobs that
+// are unfinished by then are handed back to waiting, and the error wraps
+// ErrUnfinished. Errors at once: ErrBusy, ErrClosed, ErrUnsupportedServer,
+// ErrKeyLayout.
+func (q *Queue) Process(ctx context.Context, concurrency int, handler Handler) error {
+	return q.work(ctx, concurrency, handler, false)
+}
+
+// Drain works like Process, but returns as soon as no job is waiting and none of
+// its own is running. Delayed jobs that are due are run, others left. It suits
+// batch programs and tests.
+func (q *Queue) Drain(ctx context.Context, concurrency int, handler Handler) error {
+	return q.work(ctx, concurrency, handler, true)
+}
+
+// maxConcurrency bounds the handlers of one worker.
+const maxConcurrency = 100_000
+
+func (q *Queue) work(ctx context.Context, concurrency int, handler Handler, drain bool) error {
+	switch {
+	case concurrency < 1 || concurrency > maxConcurrency:
+		return q.fault(fmt.Errorf("concurrency %d is not between 1 and %d", concurrency, maxConcurrency), "process")
+	case handler == nil:
+		return q.fault(errors.New("handler is nil"), "process")
+	}
+	w := newWorker(ctx, q, concurrency, handler, drain)
+	if err := q.enlist(w); err != nil {
+		return q.fault(err, "process")
+	}
+	w.err = w.run(ctx)
+	q.mu.Lock()
+	q.worker = nil
+	q.mu.Unlock()
+	close(w.ended)
+	if w.err != nil {
+		return q.fault(w.err, "process")
+	}
+	return nil
+}
+
+// enlist makes w the queue's worker.
+func (q *Queue) enlist(w *worker) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	switch {
+	case q.isClosed():
+		return ErrClosed
+	case q.worker != nil:
+		return ErrBusy
+	}
+	q.worker = w
+	return nil
+}
+
+// A worker is one Process. Its loop is one goroutine, which owns the slots and
+// the one lane of calls: whatever ends a run or starts one goes through it, so
+// outcomes that come while a call is under way go together in the next.
+type worker struct {
+	q       *Queue
+	handler Handler
+	size    int  // handlers at once
+	drain   bool // stop when there is nothing to do
+	token   string
+	lane    lane
+	notices notices
+
+	// Of the loop alone.
+	busy      int             // slots taken
+	here      map[string]*run // handlers that have not returned, by job id
+	hungry    bool            // something may be waiting
+	leaving   bool            // no more claims
+	finishing []ending        // outcomes for the next call
+	refused   pause           // between calls that Redis refuses
+
+	ends chan ending   // from handlers
+	arm  chan struct{} // to the waker: nothing was waiting
+	woke chan struct{} // from the waker: something is
+
+	mu       sync.Mutex
+	runs     map[string]*run // jobs this worker owns, by id
+	deadline time.Time       // of the grace time, once it is known
+	cut      *time.Timer     // ends the grace time
+	late     bool            // the grace time has ended
+
+	values  context.Context    //nolint:containedctx // what handlers' contexts are made from
+	over    chan struct{}      // closed when the grace time has ended
+	soft    context.Context    //nolint:containedctx // ends when no more jobs are to be taken
+	endSoft context.CancelFunc // from Close
+	hard    context.Context    //nolint:containedctx // ends the calls of a worker out of time
+	endHard context.CancelFunc
+
+	handlers sync.WaitGroup
+	ended    chan struct{}
+	err      error // what the loop returned, once ended is closed
+}
+
+func newWorker(ctx context.Context, q *Queue, concurrency int, handler Handler, drain bool) *worker {
+	w := &worker{
+		q:       q,
+		handler: handler,
+		size:    concurrency,
+		drain:   drain,
+		token:   newToken(),
+		here:    make(map[string]*run),
+		hungry:  true,
+		ends:    make(chan ending, 2*concurrency),
+		arm:     make(chan struct{}, 1),
+		woke:    make(chan struct{}, 1),
+		runs:    make(map[string]*run),
+		over:    make(chan struct{}),
+		ended:   make(chan struct{}),
+	}
+	w.lane = newLane(w.token, "turn")
+	w.soft, w.endSoft = context.WithCancel(ctx)
+	w.values = context.WithoutCancel(ctx)
+	w.hard, w.endHard = context.WithCancel(w.values)
+	return w
+}
+
+// run is the life of the worker. The contexts of its calls and handlers outlive
+// ctx by the grace time; stop and endGrace end them.
+func (w *worker) run(ctx context.Context) error { //nolint:contextcheck // as said above
+	defer w.endHard()
+	defer w.endSoft()
+	defer context.AfterFunc(ctx, func() { w.stop(time.Now().Add(w.q.config.ShutdownTimeout)) })()
+	if err := w.becomeReady(); err != nil { //nolint:contextcheck // its context is the worker's
+		return err
+	}
+
+	w.notices.start()
+	var helpers sync.WaitGroup
+	beating, endBeat := context.WithCancel(w.hard)
+	helpers.Go(func() { w.beat(beating) })
+	if !w.drain {
+		helpers.Go(func() { w.wake(w.soft) })
+		helpers.Go(func() { w.sweepStalled(w.soft) })
+		helpers.Go(func() { w.raiseDelayed(w.soft) })
+	}
+
+	err := w.loop() //nolint:contextcheck // its context is the worker's
+
+	w.endSoft()
+	endBeat()
+	helpers.Wait()
+	if late := w.awaitHandlers(); err == nil {
+		err = late
+	}
+	w.notices.finish()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.cut != nil {
+		w.cut.Stop()
+	}
+	return err
+}
+
+// becomeReady waits until Redis answers. It returns nil when it did, or when the
+// worker was stopped before.
+func (w *worker) becomeReady() error {
+	var wait pause
+	for w.soft.Err() == nil {
+		ctx, cancel := context.WithTimeout(w.soft, attemptTimeout)
+		err := w.q.check(ctx)
+		cancel()
+		switch {
+		case err == nil:
+			return nil
+		case errors.Is(err, ErrKeyLayout), errors.Is(err, ErrUnsupportedServer):
+			return err
+		}
+		if w.soft.Err() == nil {
+			w.q.report(err, "start processing")
+			sleep(w.soft, wait.next())
+		}
+	}
+	return nil
+}
+
+// loop claims jobs and records outcomes until the worker is to leave and has
+// nothing left to do.
+func (w *worker) loop() error {
+	for {
+		w.collect()
+		if w.soft.Err() != nil {
+			w.leaving = true
+		}
+		if isDone(w.over) {
+			return w.handBack()
+		}
+		if len(w.finishing) > 0 || w.mayClaim() {
+			if err := w.turn(); err != nil {
+				return err
+			}
+			continue
+		}
+		if w.busy == 0 && (w.leaving || w.drained()) {
+			return nil
+		}
+		if w.mayClaim() {
+			continue
+		}
+		var leave <-chan struct{}
+		if !w.leaving {
+			leave = w.soft.Done()
+		}
+		select {
+		case e := <-w.ends:
+			w.note(e)
+		case <-w.woke:
+			w.hungry = true
+		case <-leave:
+		case <-w.over:
+		}
+	}
+}
+
+func (w *worker) mayClaim() bool {
+	return w.hungry && !w.leaving && w.busy < w.size
+}
+
+// drained tells whether a Drain has come to its end: nothing waits, and no
+// delayed job is due.
+func (w *worker) drained() bool {
+	if !w.drain {
+		return false
+	}
+	reply, err := w.q.raise(w.soft)
+	if err != nil {
+		w.q.report(err, "raise delayed jobs")
+		return true
+	}
+	if reply.raised > 0 {
+		w.notices.add(func() { w.q.callbacks.fireRaised(w.q, reply.raised) })
+		w.hungry = true
+	}
+	return reply.raised == 0
+}
+
+// collect takes what news there is.
+func (w *worker) collect() {
+	for {
+		select {
+		case e := <-w.ends:
+			w.note(e)
+		default:
+			return
+		}
+	}
+}
+
+// note takes one piece of news.
+func (w *worker) note(e ending) {
+	if e.free {
+		w.busy--
+		if w.here[e.run.id] == e.run {
+			delete(w.here, e.run.id)
+		}
+	}
+	if e.outcome != nil {
+		e.run.noted = true
+		w.finishing = append(w.finishing, e)
+	}
+}
+
+// turnMost bounds the outcomes and the claims of one call, which keeps scripts
+// short and within what Lua's unpack takes.
+const turnMost = 500
+
+// turnBytes is where a call stops taking outcomes; lua/turn.lua has the like for
+// claims.
+const turnBytes = 1 << 20
+
+// turn makes one call: outcomes in, jobs out. It returns an error only if the
+// worker has run out of time.
+func (w *worker) turn() error {
+	n, size := 0, 0
+	for n < len(w.finishing) && n < turnMost && size < turnBytes {
+		size += len(w.finishing[n].call.text) + len(w.finishing[n].call.event)
+		n++
+	}
+	batch := w.finishing[:n]
+	calls := make([]turnOutcome, n)
+	for i := range batch {
+		calls[i] = batch[i].call
+	}
+	want := 0
+	if !w.leaving {
+		want = min(w.size-w.busy, turnMost)
+	}
+	lease := w.q.config.StallInterval
+	if w.leaving && (w.busy == 0 || isDone(w.over)) && n == len(w.finishing) {
+		lease = 0
+	}
+	notice := func(err error) { w.q.report(err, "record and claim jobs") }
+	reply, err := w.q.turn(w.hard, &w.lane, w.token, lease, want, calls, notice)
+	if err != nil {
+		if w.hard.Err() != nil {
+			return fmt.Errorf("%w: what became of jobs %s could not be recorded: %w", ErrUnfinished, names(w.finishing), err)
+		}
+		// A refusal, which changed nothing: what is wrong may be put right.
+		notice(err)
+		sleep(w.hard, w.refused.next())
+		return nil
+	}
+	w.refused = pause{}
+	w.finishing = append(w.finishing[:0:0], w.finishing[n:]...)
+	for i := range batch {
+		w.conclude(&batch[i], verdict(reply.verdicts[i]))
+	}
+	for _, job := range reply.jobs {
+		w.begin(job, reply.claim)
+	}
+	if want > 0 {
+		w.hungry = reply.more
+	}
+	if want > 0 && !reply.more {
+		select {
+		case w.arm <- struct{}{}:
+		default:
+		}
+	}
+	return nil
+}
+
+// conclude deals with the verdict on one outcome.
+func (w *worker) conclude(e *ending, v verdict) {
+	id := e.call.id
+	if e.run != nil {
+		w.mu.Lock()
+		if w.runs[id] == e.run {
+			delete(w.runs, id)
+		}
+		w.mu.Unlock()
+	}
+	switch {
+	case v == gone:
+		w.q.report(fmt.Errorf("%w: it was removed while it ran", ErrOwnershipLost), "job %q", id)
+	case v != recorded:
+		w.q.report(fmt.Errorf("%w: it was taken back while it ran", ErrOwnershipLost), "job %q", id)
+	case e.outcome != nil:
+		w.notices.add(func() { w.q.callbacks.fireOutcome(w.q, e.job, *e.outcome) })
+	}
+}
+
+// putAside is how long a job waits that this worker cannot run yet because an
+// earlier run of it has not returned. Another worker may take it then.
+const putAside = time.Second
+
+// begin starts the run of a claimed job. What cannot or must not run goes into
+// the next call's outcomes.
+func (w *worker) begin(c claimed, claim string) {
+	back := turnOutcome{id: c.id, claim: claim, what: turnReturned}
+	if w.here[c.id] != nil {
+		back.delay = putAside
+		w.finishing = append(w.finishing, ending{call: back})
+		return
+	}
+	job, err := decodeJob(w.q, c.id, c.record)
+	if err != nil {
+		w.q.report(err, "run job %q", c.id)
+		w.finishing = append(w.finishing, ending{call: w.q.unreadable(c.id, claim, err)})
+		return
+	}
+	r := &run{id: c.id, job: job, record: c.record, claim: claim}
+	r.ctx, r.cancel = context.WithCancelCause(w.values)
+
+	w.mu.Lock()
+	if w.late || w.soft.Err() != nil {
+		w.mu.Unlock()
+		r.cancel(ErrClosed)
+		w.finishing = append(w.finishing, ending{call: back})
+		return
+	}
+	w.runs[c.id] = r
+	w.mu.Unlock()
+	w.here[c.id] = r
+	w.busy++
+	w.handlers.Add(1)
+	go w.execute(r)
+}

@@ -1,0 +1,111 @@
+package beequeue
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// recheck is the longest time between two looks at the delayed jobs: what a lost
+// message about an earlier one costs at most.
+const recheck = 5 * time.Second
+
+// raiseDelayed moves delayed jobs to waiting as they come due, in every worker.
+// It sleeps until the next is due, by the server's clock, and hears of earlier
+// ones on the channel `earlierDelayed`.
+func (w *worker) raiseDelayed(ctx context.Context) {
+	alarm := newDueAlarm()
+	stop := w.q.hub.hearDue(alarm.earlier)
+	defer stop()
+	var wait pause
+	for ctx.Err() == nil {
+		alarm.clear()
+		reply, err := w.q.raise(ctx)
+		if err != nil {
+			if ctx.Err() == nil {
+				w.q.report(err, "raise delayed jobs")
+			}
+			sleep(ctx, wait.next())
+			continue
+		}
+		wait = pause{}
+		if reply.raised > 0 {
+			w.notices.add(func() { w.q.callbacks.fireRaised(w.q, reply.raised) })
+		}
+		alarm.set(reply, time.Now())
+		alarm.await(ctx)
+	}
+}
+
+// dueAlarm tells when to look at the delayed jobs again. It has no Redis in it.
+type dueAlarm struct {
+	mu     sync.Mutex
+	next   time.Time     // by the local clock
+	ahead  time.Duration // the server's clock less ours
+	sooner chan struct{} // next was moved forward
+}
+
+func newDueAlarm() *dueAlarm {
+	return &dueAlarm{sooner: make(chan struct{}, 1)}
+}
+
+// clear is called before a look at the delayed jobs, so that set can tell what
+// was heard since.
+func (a *dueAlarm) clear() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.next = time.Time{}
+}
+
+// set takes the reply of a look at the delayed jobs that came at now. What was
+// heard while the look was under way may not be in it, and stays.
+func (a *dueAlarm) set(reply raiseReply, now time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	wait := recheck
+	if reply.wait >= 0 {
+		wait = min(wait, reply.wait)
+	}
+	if at := now.Add(wait); a.next.IsZero() || at.Before(a.next) {
+		a.next = at
+	}
+	a.ahead = reply.now.Sub(now)
+}
+
+// earlier moves the alarm forward for a job that is due at a time of the
+// server's; the zero time means at once.
+func (a *dueAlarm) earlier(due time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	at := time.Now()
+	if !due.IsZero() {
+		at = due.Add(-a.ahead)
+	}
+	if !a.next.IsZero() && !at.Before(a.next) {
+		return
+	}
+	a.next = at
+	select {
+	case a.sooner <- struct{}{}:
+	default:
+	}
+}
+
+// await returns when it is time to look, or ctx has ended.
+func (a *dueAlarm) await(ctx context.Context) {
+	for {
+		a.mu.Lock()
+		wait := time.Until(a.next)
+		a.mu.Unlock()
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+			return
+		case <-a.sooner:
+			timer.Stop()
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		}
+	}
+}

@@ -1,0 +1,165 @@
+package beequeue
+
+import (
+	"errors"
+	"fmt"
+)
+
+// The errors to test for with errors.Is. What wraps them names the queue and
+// the job.
+var (
+	// ErrClosed is returned by calls on a queue after Close. It is also the
+	// cause of a handler's context that was cancelled because its worker is
+	// shutting down and the grace time is over.
+	ErrClosed = errors.New("queue is closed")
+
+	// ErrNotFound means that Redis has no record of the job: it was never
+	// saved, was removed, or finished with RemoveOnSuccess or RemoveOnFailure.
+	ErrNotFound = errors.New("job not found")
+
+	// ErrDuplicateID means that a job with the id given to SetID is stored
+	// already. Nothing was changed; the stored job is as it was.
+	ErrDuplicateID = errors.New("a job with this id exists already")
+
+	// ErrUncertain means that the connection was lost, or the time ran out,
+	// between a request and its reply: the change may or may not have been
+	// made. Saving the same *Job once more is safe and tells which it was.
+	ErrUncertain = errors.New("reply lost: the change may or may not have been made")
+
+	// ErrOwnershipLost means that a job was no longer this worker's while its
+	// handler ran: the lease ran out and the job was taken back, or the job was
+	// removed. It is the cause of the handler's cancelled context, and OnError
+	// gets it. What the handler returns is not recorded.
+	ErrOwnershipLost = errors.New("job is no longer owned by this worker")
+
+	// ErrTimeout is the cause of a handler's context that was cancelled because
+	// the job's Timeout passed, and part of the error the job fails with.
+	ErrTimeout = errors.New("job timed out")
+
+	// ErrStuck goes to OnError when a handler has not returned within
+	// Config.TimeoutGrace of its job's timeout. The job is retried or failed,
+	// and the handler keeps its slot until it returns. Process and Close return
+	// it when handlers, or a callback, keep them from ending.
+	ErrStuck = errors.New("handler does not return")
+
+	// ErrUnfinished is returned by Process and Close when the grace time ended
+	// before the handlers did. Their jobs were handed back to waiting.
+	ErrUnfinished = errors.New("jobs handed back unfinished")
+
+	// ErrStalled is why a job failed that was taken back from lost workers more
+	// than Config.MaxStalls times.
+	ErrStalled = errors.New("job stalled too often")
+
+	// ErrNotFailed is returned by Job.Retry for a job that is not in failed.
+	ErrNotFailed = errors.New("job is not in failed")
+
+	// ErrUnknownBackoff means that a job names a backoff strategy that is
+	// neither built in nor in Config.Backoffs.
+	ErrUnknownBackoff = errors.New("unknown backoff strategy")
+
+	// ErrNoRetry, wrapped in the error that a handler returns, fails the job
+	// for good whatever retries it has left.
+	ErrNoRetry = errors.New("not retryable")
+
+	// ErrBusy is returned by Process while another Process or Drain of the same
+	// queue value is under way.
+	ErrBusy = errors.New("queue is processing already")
+
+	// ErrKeyLayout means that the queue's keys cannot work on the server: keys
+	// of one queue that lie in several slots of a cluster, or a client that
+	// does not speak to the cluster as one.
+	ErrKeyLayout = errors.New("key layout does not fit the server")
+
+	// ErrUnsupportedServer means that the server is older than Redis 6.2.
+	ErrUnsupportedServer = errors.New("server is not supported")
+)
+
+// A FailedError is what Wait returns for a job that failed for good.
+type FailedError struct {
+	ID      string // the job
+	Message string // the handler's error, as text
+	Stack   string // newest entry of the job's stacktraces; empty when not known
+}
+
+// Error names the job and gives the handler's message.
+func (e *FailedError) Error() string {
+	return fmt.Sprintf("job %q failed: %s", e.ID, e.Message)
+}
+
+// A RecordError means that what Redis holds as a job is not a job record. The
+// record is left as it is.
+type RecordError struct {
+	ID     string // the job
+	Reason string // what is wrong with the record
+}
+
+// Error names the job and what is wrong with its record.
+func (e *RecordError) Error() string {
+	return fmt.Sprintf("job %q has a malformed record: %s", e.ID, e.Reason)
+}
+
+// An EventError means that another process published something on one of the
+// queue's channels that is not an event. It goes to OnError.
+type EventError struct {
+	Channel string // where it was published
+	Payload string // at most its first 200 bytes
+	Reason  string // what is wrong with it
+}
+
+// Error names the channel and shows the beginning of the payload.
+func (e *EventError) Error() string {
+	return fmt.Sprintf("malformed message on %q: %s: %q", e.Channel, e.Reason, e.Payload)
+}
+
+// stalledError is why a job failed that was taken back from lost workers too
+// often. It is not retried.
+type stalledError struct{ times int }
+
+func (e *stalledError) Error() string {
+	return fmt.Sprintf("job stalled %d times: its worker died or was cut off in each of its last runs", e.times)
+}
+
+func (e *stalledError) Is(target error) bool { return target == ErrStalled || target == ErrNoRetry }
+
+// A PanicError is the error of a job whose handler panicked, and what OnError
+// gets for a callback that did.
+type PanicError struct {
+	Value any    // what was passed to panic; nil for runtime.Goexit
+	Stack string // the goroutine's stack
+}
+
+// Error gives the panic's value, without the stack.
+func (e *PanicError) Error() string {
+	if e.Value == nil {
+		return "runtime.Goexit called"
+	}
+	return fmt.Sprintf("panic: %v", e.Value)
+}
+
+// Unwrap gives the panic's value if it is an error.
+func (e *PanicError) Unwrap() error {
+	err, _ := e.Value.(error)
+	return err
+}
+
+// A SaveAllError says which jobs SaveAll could not save. The others are saved.
+type SaveAllError struct {
+	Errors map[*Job]error
+}
+
+// Error gives the number of jobs and one of the errors.
+func (e *SaveAllError) Error() string {
+	for _, err := range e.Errors {
+		return fmt.Sprintf("%d jobs not saved, one of them: %v", len(e.Errors), err)
+	}
+	return "no job failed"
+}
+
+// Unwrap gives the errors to errors.Is and errors.As.
+func (e *SaveAllError) Unwrap() []error {
+	all := make([]error, 0, len(e.Errors))
+	for _, err := range e.Errors {
+		all = append(all, err)
+	}
+	return all
+}

@@ -1,0 +1,334 @@
+package beequeue
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"sync"
+	"time"
+)
+
+// Three kinds of listeners, as in Bee-Queue: the callbacks below hear what this
+// queue value itself did (local events) or what any process did (Pub/Sub events,
+// OnJob...), and Job.Watch hears of one job.
+//
+// Set callbacks before Process. Those of local events run one after the other,
+// beside the handlers; while one takes its time, the others wait, and in the
+// end the worker does. A callback that panics is reported to OnError.
+
+// callbacks are what the user wants to hear.
+type callbacks struct {
+	mu sync.RWMutex
+
+	ready     []func()
+	errors    []func(error)
+	succeeded []func(*Job, json.RawMessage)
+	retrying  []func(*Job, error)
+	failed    []func(*Job, error)
+	fatal     []func(*Job, error)
+	stalled   []func(string)
+	raised    []func(int)
+
+	jobSucceeded []func(string, json.RawMessage)
+	jobRetrying  []func(string, error)
+	jobFailed    []func(string, error)
+	jobProgress  []func(string, json.RawMessage)
+
+	troubles []error // for OnError, in order
+	unheard  int     // errors that did not get in line
+	telling  bool    // somebody is calling OnError
+
+	logged time.Time // when the log last got an error
+	muted  int       // errors since that the log did not get
+}
+
+func listen[F any](c *callbacks, list *[]F, f F) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	*list = append(*list, f)
+}
+
+func heard[F any](c *callbacks, list *[]F) []F {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return *list
+}
+
+// OnReady calls f when Redis has answered for the first time and the queue's
+// keys fit it: in Ready, or at the start of Process.
+func (q *Queue) OnReady(f func()) { listen(&q.callbacks, &q.callbacks.ready, f) }
+
+// OnError calls f with every error that no call returns: lost connections,
+// malformed records and messages, jobs whose ownership was lost, panics of
+// callbacks. It is called for one error after the other, beside everything else;
+// while it is slow, at most 1,000 errors wait. Failed jobs are no errors. Without
+// OnError, errors go to Config.Logger.
+func (q *Queue) OnError(f func(error)) { listen(&q.callbacks, &q.callbacks.errors, f) }
+
+// OnSucceeded calls f when a job that this queue value processed has succeeded
+// and that is recorded. The result is nil if the handler returned nil.
+func (q *Queue) OnSucceeded(f func(job *Job, result json.RawMessage)) {
+	listen(&q.callbacks, &q.callbacks.succeeded, f)
+}
+
+// OnRetrying calls f when a job that this queue value processed has failed and
+// will be tried again.
+func (q *Queue) OnRetrying(f func(job *Job, err error)) {
+	listen(&q.callbacks, &q.callbacks.retrying, f)
+}
+
+// OnFailed calls f when a job that this queue value processed has failed, also
+// if it will be tried again, as Bee-Queue's `failed` does.
+func (q *Queue) OnFailed(f func(job *Job, err error)) {
+	listen(&q.callbacks, &q.callbacks.failed, f)
+}
+
+// OnFailedForGood calls f when a job that this queue value processed has failed
+// and will not be tried again: Bee-Queue's `failed:fatal`.
+func (q *Queue) OnFailedForGood(f func(job *Job, err error)) {
+	listen(&q.callbacks, &q.callbacks.fatal, f)
+}
+
+// OnStalled calls f with the id of each job that this queue value took back
+// from a lost worker.
+func (q *Queue) OnStalled(f func(id string)) { listen(&q.callbacks, &q.callbacks.stalled, f) }
+
+// OnRaised calls f with the number of delayed jobs that this queue value moved
+// to waiting as they came due: Bee-Queue's `raised jobs`.
+func (q *Queue) OnRaised(f func(n int)) { listen(&q.callbacks, &q.callbacks.raised, f) }
+
+// OnJobSucceeded calls f for every job of the queue that succeeds, whoever
+// processed it. Like the other OnJob callbacks it subscribes to the queue's
+// events, until Close; what happens while the connection is broken is missed.
+func (q *Queue) OnJobSucceeded(f func(id string, result json.RawMessage)) {
+	listen(&q.callbacks, &q.callbacks.jobSucceeded, f)
+	q.hub.listen()
+}
+
+// OnJobRetrying calls f for every job of the queue that failed and will be tried
+// again, whoever processed it. The error is a *FailedError.
+func (q *Queue) OnJobRetrying(f func(id string, err error)) {
+	listen(&q.callbacks, &q.callbacks.jobRetrying, f)
+	q.hub.listen()
+}
+
+// OnJobFailed calls f for every job of the queue that fails for good, whoever
+// processed it. The error is a *FailedError.
+func (q *Queue) OnJobFailed(f func(id string, err error)) {
+	listen(&q.callbacks, &q.callbacks.jobFailed, f)
+	q.hub.listen()
+}
+
+// OnJobProgress calls f for every progress report of any job of the queue.
+func (q *Queue) OnJobProgress(f func(id string, progress json.RawMessage)) {
+	listen(&q.callbacks, &q.callbacks.jobProgress, f)
+	q.hub.listen()
+}
+
+// guard runs a callback of the user's.
+func (c *callbacks) guard(q *Queue, name string, f func()) {
+	defer func() {
+		if value := recover(); value != nil {
+			err := &PanicError{Value: value, Stack: string(debug.Stack())}
+			if name == "OnError" {
+				c.log(q, err) // telling OnError would go round in circles
+				return
+			}
+			q.report(err, "%s callback", name)
+		}
+	}()
+	f()
+}
+
+func (c *callbacks) fireReady(q *Queue) {
+	for _, f := range heard(c, &c.ready) {
+		c.guard(q, "OnReady", f)
+	}
+}
+
+// errorsMost is how many errors may wait for OnError.
+const errorsMost = 1000
+
+// fireError passes an error to OnError, by a goroutine that is there while there
+// are errors: whoever reports one, the heartbeat say, does not wait for the user.
+func (c *callbacks) fireError(q *Queue, err error) {
+	if len(heard(c, &c.errors)) == 0 {
+		c.log(q, err)
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.troubles) == errorsMost {
+		c.unheard++
+		return
+	}
+	c.troubles = append(c.troubles, err)
+	if c.telling {
+		return
+	}
+	c.telling = true
+	if !q.spawn(func() { c.tellErrors(q) }) {
+		go c.tellErrors(q) // after Close, which waits for nothing more
+	}
+}
+
+// tellErrors calls OnError until there are no errors left.
+func (c *callbacks) tellErrors(q *Queue) {
+	for {
+		c.mu.Lock()
+		list, troubles, unheard := c.errors, c.troubles, c.unheard
+		c.troubles, c.unheard = nil, 0
+		c.telling = len(troubles) > 0
+		c.mu.Unlock()
+		if len(troubles) == 0 {
+			return
+		}
+		if unheard > 0 {
+			troubles = append(troubles, q.fault(fmt.Errorf("%d errors were dropped: OnError is too slow", unheard), "report errors"))
+		}
+		for _, err := range troubles {
+			for _, f := range list {
+				c.guard(q, "OnError", func() { f(err) })
+			}
+		}
+	}
+}
+
+// log writes an error, at most one a second.
+func (c *callbacks) log(q *Queue, err error) {
+	c.mu.Lock()
+	now := time.Now()
+	if now.Sub(c.logged) < time.Second {
+		c.muted++
+		c.mu.Unlock()
+		return
+	}
+	muted := c.muted
+	c.logged, c.muted = now, 0
+	c.mu.Unlock()
+	q.config.Logger.Error("beequeue", slog.String("queue", q.name), slog.Any("error", err), slog.Int("not logged", muted))
+}
+
+func (c *callbacks) fireStalled(q *Queue, id string) {
+	for _, f := range heard(c, &c.stalled) {
+		c.guard(q, "OnStalled", func() { f(id) })
+	}
+}
+
+func (c *callbacks) fireRaised(q *Queue, n int) {
+	for _, f := range heard(c, &c.raised) {
+		c.guard(q, "OnRaised", func() { f(n) })
+	}
+}
+
+// fireOutcome tells of a run whose outcome is recorded.
+func (c *callbacks) fireOutcome(q *Queue, job *Job, o outcome) {
+	switch o.status {
+	case StatusSucceeded:
+		for _, f := range heard(c, &c.succeeded) {
+			c.guard(q, "OnSucceeded", func() { f(job, o.result) })
+		}
+		return
+	case StatusRetrying:
+		c.fireFailure(q, "OnRetrying", &c.retrying, job, o.err)
+		c.fireFailure(q, "OnFailed", &c.failed, job, o.err)
+	case StatusFailed:
+		c.fireFailure(q, "OnFailed", &c.failed, job, o.err)
+		c.fireFailure(q, "OnFailedForGood", &c.fatal, job, o.err)
+	case StatusCreated: // no run ends so
+	}
+}
+
+func (c *callbacks) fireFailure(q *Queue, name string, list *[]func(*Job, error), job *Job, err error) {
+	for _, f := range heard(c, list) {
+		c.guard(q, name, func() { f(job, err) })
+	}
+}
+
+// fireEvent tells of something any process did.
+func (c *callbacks) fireEvent(q *Queue, e event) {
+	switch e.Name {
+	case eventSucceeded:
+		for _, f := range heard(c, &c.jobSucceeded) {
+			c.guard(q, "OnJobSucceeded", func() { f(e.ID, e.Data) })
+		}
+	case eventRetrying:
+		for _, f := range heard(c, &c.jobRetrying) {
+			c.guard(q, "OnJobRetrying", func() { f(e.ID, e.failure()) })
+		}
+	case eventFailed:
+		for _, f := range heard(c, &c.jobFailed) {
+			c.guard(q, "OnJobFailed", func() { f(e.ID, e.failure()) })
+		}
+	case eventProgress:
+		for _, f := range heard(c, &c.jobProgress) {
+			c.guard(q, "OnJobProgress", func() { f(e.ID, e.Data) })
+		}
+	}
+}
+
+// The names of events on the wire.
+const (
+	eventSucceeded = "succeeded"
+	eventRetrying  = "retrying"
+	eventFailed    = "failed"
+	eventProgress  = "progress"
+)
+
+// failure gives the error of a failed or retrying event. Node publishes the
+// error's message; what is no text is shown as it is.
+func (e event) failure() error {
+	var message string
+	if json.Unmarshal(e.Data, &message) != nil {
+		message = string(e.Data)
+	}
+	return &FailedError{ID: e.ID, Message: message}
+}
+
+// ReportProgress publishes how far a job is, any value that encoding/json can
+// marshal but nil, to OnJobProgress and Job.Watch. As in Bee-Queue it is not
+// stored until the run ends.
+func (j *Job) ReportProgress(ctx context.Context, progress any) error {
+	q := j.queue
+	raw, err := json.Marshal(progress)
+	if err == nil && string(raw) == "null" {
+		err = errNoProgress
+	}
+	if err != nil {
+		return q.fault(err, "report progress of job %q", j.ID)
+	}
+	j.Progress = raw
+	ctx, cancel := q.bound(ctx)
+	defer cancel()
+	if err := q.publish(ctx, encodeEvent(j.ID, eventProgress, raw)); err != nil {
+		return q.fault(err, "report progress of job %q", j.ID)
+	}
+	return nil
+}
+
+// notices runs callbacks in order, beside the loop.
+type notices struct {
+	line chan func()
+	done chan struct{}
+}
+
+func (n *notices) start() {
+	n.line = make(chan func(), 256)
+	n.done = make(chan struct{})
+	go func() {
+		defer close(n.done)
+		for f := range n.line {
+			f()
+		}
+	}()
+}
+
+func (n *notices) add(f func()) { n.line <- f }
+
+// finish waits for the callbacks that are still to run.
+func (n *notices) finish() {
+	close(n.line)
+	<-n.done
+}

@@ -1,0 +1,368 @@
+package beequeue
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/rueidis"
+)
+
+// The hub holds the queue's subscription. It has one connection of its own, and
+// has it only while somebody listens: an OnJob callback, a Watch or Wait, or a
+// worker that wants to know of delayed jobs.
+type hub struct {
+	q *Queue
+
+	mu        sync.Mutex
+	wanted    map[string]int      // channel -> how many listen
+	on        map[string]bool     // channels that are subscribed
+	watches   map[string][]*watch // by job id
+	dueSoon   []func(due time.Time)
+	running   bool
+	listening bool // an OnJob callback was set
+
+	kick  chan struct{} // wanted has changed
+	inbox chan message
+	gap   atomic.Bool // messages were dropped
+}
+
+// message is one Pub/Sub message on its way from the connection's reader, which
+// must not block, to the dispatcher.
+type message struct{ channel, payload string }
+
+// hubLinger is how long the connection is kept when nobody listens any more.
+const hubLinger = 10 * time.Second
+
+// watch is one Job.Watch.
+type watch struct {
+	id     string
+	events chan event    // what was heard of the job
+	end    chan event    // the event that ended it
+	look   chan struct{} // something may have been missed: read the job's state
+}
+
+func (h *hub) init(q *Queue) {
+	h.q = q
+	h.wanted = make(map[string]int)
+	h.on = make(map[string]bool)
+	h.watches = make(map[string][]*watch)
+	h.kick = make(chan struct{}, 1)
+	h.inbox = make(chan message, 4096)
+}
+
+// listen subscribes for OnJob callbacks, until Close.
+func (h *hub) listen() {
+	h.mu.Lock()
+	first := !h.listening
+	h.listening = true
+	h.mu.Unlock()
+	if first {
+		h.want(h.q.keys.events, 1)
+	}
+}
+
+// hears tells whether the queue's events are subscribed.
+func (h *hub) hears() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.on[h.q.keys.events]
+}
+
+// watch subscribes for one job. The watch looks at the job's state as soon as
+// the subscription stands.
+func (h *hub) watch(id string) *watch {
+	w := &watch{id: id, events: make(chan event, 64), end: make(chan event, 1), look: make(chan struct{}, 1)}
+	h.mu.Lock()
+	h.watches[id] = append(h.watches[id], w)
+	if h.on[h.q.keys.events] {
+		w.nudge()
+	}
+	h.mu.Unlock()
+	h.want(h.q.keys.events, 1)
+	return w
+}
+
+func (h *hub) unwatch(w *watch) {
+	h.mu.Lock()
+	rest := slices.DeleteFunc(h.watches[w.id], func(other *watch) bool { return other == w })
+	if len(rest) == 0 {
+		delete(h.watches, w.id)
+	} else {
+		h.watches[w.id] = rest
+	}
+	h.mu.Unlock()
+	h.want(h.q.keys.events, -1)
+}
+
+// want changes how many listen to a channel, and starts the hub if need be. The
+// queue owns the goroutine: it ends when nobody listens, and at Close.
+func (h *hub) want(channel string, change int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.wanted[channel] += change; h.wanted[channel] == 0 {
+		delete(h.wanted, channel)
+	}
+	if !h.running && len(h.wanted) > 0 {
+		h.running = h.q.spawn(func() { h.run(h.q.life) })
+	}
+	select {
+	case h.kick <- struct{}{}:
+	default:
+	}
+}
+
+// run keeps the subscription until nobody listens.
+func (h *hub) run(ctx context.Context) {
+	ctx, cancel := context.WithCancel(ctx)
+	var dispatcher sync.WaitGroup
+	dispatcher.Go(func() { h.dispatch(ctx) })
+	defer dispatcher.Wait()
+	defer cancel()
+
+	var wait pause
+	for {
+		err := h.session(ctx, func() { wait = pause{} })
+		h.mu.Lock()
+		clear(h.on)
+		h.mu.Unlock()
+		if ctx.Err() != nil {
+			return
+		}
+		if errors.Is(err, errNobodyListens) {
+			if h.rest() {
+				return
+			}
+			continue
+		}
+		h.q.report(err, "subscription")
+		if !sleep(ctx, wait.next()) {
+			return
+		}
+	}
+}
+
+var errNobodyListens = errors.New("nobody listens")
+
+// rest ends the run if there is still nobody who listens.
+func (h *hub) rest() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.running = len(h.wanted) > 0
+	return !h.running
+}
+
+// session subscribes on a new connection, and keeps what is subscribed in step
+// with what is wanted until the connection breaks.
+func (h *hub) session(ctx context.Context, subscribed func()) error {
+	conn, release := h.q.client.Dedicate()
+	defer release()
+	defer conn.Close()
+	broken := conn.SetPubSubHooks(rueidis.PubSubHooks{OnMessage: h.receive})
+	quiet := time.NewTimer(hubLinger)
+	defer quiet.Stop()
+	for {
+		wanted, err := h.adjust(ctx, conn)
+		if err != nil {
+			return err
+		}
+		subscribed()
+		var linger <-chan time.Time
+		if wanted == 0 {
+			quiet.Reset(hubLinger)
+			linger = quiet.C
+		}
+		select {
+		case err := <-broken:
+			if err == nil {
+				err = errors.New("connection closed")
+			}
+			return err
+		case <-h.kick:
+		case <-linger:
+			return errNobodyListens
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// adjust subscribes to what is wanted and not on yet, and the reverse, and gives
+// the number of channels wanted. What was said on a channel before it was
+// subscribed is missed: so everybody looks.
+func (h *hub) adjust(ctx context.Context, conn rueidis.DedicatedClient) (int, error) {
+	for {
+		wanted, add, drop := h.difference()
+		if len(add) == 0 && len(drop) == 0 {
+			return wanted, nil
+		}
+		try, cancel := context.WithTimeout(ctx, attemptTimeout)
+		err := h.change(try, conn, add, drop)
+		cancel()
+		if err != nil {
+			return 0, err
+		}
+		h.mu.Lock()
+		for _, channel := range add {
+			h.on[channel] = true
+		}
+		h.mu.Unlock()
+		if len(add) > 0 {
+			h.lookAll()
+		}
+	}
+}
+
+// difference compares what is wanted with what is on. A channel to drop counts
+// as off at once: who comes meanwhile has it subscribed again. While nothing is
+// wanted at all, everything stays as it is, for somebody may come soon.
+func (h *hub) difference() (wanted int, add, drop []string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for channel := range h.wanted {
+		if !h.on[channel] {
+			add = append(add, channel)
+		}
+	}
+	for channel := range h.on {
+		if len(h.wanted) > 0 && h.wanted[channel] == 0 {
+			drop = append(drop, channel)
+			delete(h.on, channel)
+		}
+	}
+	return len(h.wanted), add, drop
+}
+
+func (h *hub) change(ctx context.Context, conn rueidis.DedicatedClient, add, drop []string) error {
+	if len(add) > 0 {
+		if err := conn.Do(ctx, conn.B().Subscribe().Channel(add...).Build()).Error(); err != nil {
+			return err
+		}
+	}
+	if len(drop) > 0 {
+		return conn.Do(ctx, conn.B().Unsubscribe().Channel(drop...).Build()).Error()
+	}
+	return nil
+}
+
+// receive takes a message off the connection. It must not block.
+func (h *hub) receive(m rueidis.PubSubMessage) {
+	select {
+	case h.inbox <- message{m.Channel, m.Message}:
+	default:
+		h.gap.Store(true)
+	}
+}
+
+// dispatch hands messages to those who listen.
+func (h *hub) dispatch(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case m := <-h.inbox:
+			h.deliver(m)
+			if len(h.inbox) == 0 && h.gap.Swap(false) {
+				h.q.report(errors.New("callbacks are too slow: events were dropped"), "subscription")
+				h.lookAll()
+			}
+		}
+	}
+}
+
+func (h *hub) deliver(m message) {
+	if m.channel == h.q.keys.earlierDelayed {
+		ms, err := strconv.ParseFloat(m.payload, 64)
+		if err != nil || !(ms >= 0 && ms <= maxMillis) { // NaN is neither
+			h.malformed(m, "want a time in Unix ms")
+			return
+		}
+		h.mu.Lock()
+		listeners := slices.Clone(h.dueSoon)
+		h.mu.Unlock()
+		for _, f := range listeners {
+			f(time.UnixMilli(int64(ms)))
+		}
+		return
+	}
+	e, err := decodeEvent(m.payload)
+	if err != nil {
+		h.malformed(m, err.Error())
+		return
+	}
+	h.mu.Lock()
+	for _, w := range h.watches[e.ID] {
+		w.tell(e)
+	}
+	h.mu.Unlock()
+	h.q.callbacks.fireEvent(h.q, e)
+}
+
+func (h *hub) malformed(m message, reason string) {
+	const most = 200
+	if len(m.payload) > most {
+		m.payload = m.payload[:most]
+	}
+	h.q.report(&EventError{Channel: m.channel, Payload: m.payload, Reason: reason}, "subscription")
+}
+
+// tell passes an event on, or has the watch look if it lags behind.
+func (w *watch) tell(e event) {
+	to := w.events
+	if e.Name == eventSucceeded || e.Name == eventFailed {
+		to = w.end
+	}
+	select {
+	case to <- e:
+	default:
+		w.nudge()
+	}
+}
+
+func (w *watch) nudge() {
+	select {
+	case w.look <- struct{}{}:
+	default:
+	}
+}
+
+func (h *hub) lookAll() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, list := range h.watches {
+		for _, w := range list {
+			w.nudge()
+		}
+	}
+	for _, f := range h.dueSoon {
+		f(time.Time{})
+	}
+}
+
+// hearDue calls f with the due time of each new head of delayed, and with the
+// zero time when some may have been missed, until the returned func is called.
+// Only one worker of a queue listens at a time.
+func (h *hub) hearDue(f func(due time.Time)) (stop func()) {
+	h.mu.Lock()
+	h.dueSoon = append(h.dueSoon, f)
+	h.mu.Unlock()
+	h.want(h.q.keys.earlierDelayed, 1)
+	return func() {
+		h.mu.Lock()
+		h.dueSoon = nil
+		h.mu.Unlock()
+		h.want(h.q.keys.earlierDelayed, -1)
+	}
+}
+
+// publish sends an event, by way of the node that has the queue: so events of a
+// cluster arrive in order, also with those that scripts publish.
+func (q *Queue) publish(ctx context.Context, event string) error {
+	return q.do(ctx, func(b rueidis.Builder) rueidis.Completed {
+		return b.Publish().Channel(q.keys.events).Message(event).Build().SetSlot(q.keys.base)
+	}).Error()
+}

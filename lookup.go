@@ -1,0 +1,212 @@
+package beequeue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+
+	"github.com/redis/rueidis"
+)
+
+// GetJob looks a job up by its id. The error wraps ErrNotFound if there is no
+// such job, and a *RecordError if its record cannot be read.
+func (q *Queue) GetJob(ctx context.Context, id string) (*Job, error) {
+	ctx, cancel := q.bound(ctx)
+	defer cancel()
+	found, err := q.lookup(ctx, id)
+	if err != nil {
+		return nil, q.fault(err, "get job %q", id)
+	}
+	if found.reason != "" {
+		return nil, q.fault(&RecordError{ID: id, Reason: found.reason}, "get job %q", id)
+	}
+	job, err := decodeJob(q, id, found.record)
+	if err != nil {
+		return nil, q.fault(err, "get job %q", id)
+	}
+	return job, nil
+}
+
+// Page is a part of the jobs of one state.
+type Page struct {
+	Start int // how many to pass over; default 0
+	Size  int // how many to return at most; default 100
+}
+
+// GetJobs returns jobs that are in a state. As in Bee-Queue, waiting and active
+// are listed from the newest (a waiting job's turn comes from the other end),
+// delayed by due time, and succeeded and failed in no particular order; paging
+// through those two reads everything up to the page, and is exact only while
+// they do not change. Records that cannot be read are left out, and the error
+// wraps a *RecordError for each; the other jobs are returned beside it.
+func (q *Queue) GetJobs(ctx context.Context, state State, page Page) ([]*Job, error) {
+	ctx, cancel := q.bound(ctx)
+	defer cancel()
+	jobs, err := q.getJobs(ctx, state, page)
+	if err != nil {
+		return jobs, q.fault(err, "get %s jobs", state)
+	}
+	return jobs, nil
+}
+
+func (q *Queue) getJobs(ctx context.Context, state State, page Page) ([]*Job, error) {
+	key, err := q.keys.state(state)
+	if err != nil {
+		return nil, err
+	}
+	setDefault(&page.Size, 100)
+	if page.Start < 0 || page.Size < 0 || page.Start > math.MaxInt-page.Size {
+		return nil, fmt.Errorf("page %+v is out of range", page)
+	}
+	first, last := int64(page.Start), int64(page.Start+page.Size-1)
+	var ids []string
+	switch state {
+	case StateSucceeded, StateFailed:
+		ids, err = q.scanSet(ctx, key, page)
+	case StateDelayed:
+		ids, err = q.do(ctx, func(b rueidis.Builder) rueidis.Completed {
+			return b.Arbitrary("ZRANGE").Keys(key).Args(fmt.Sprint(first), fmt.Sprint(last)).ReadOnly()
+		}).AsStrSlice()
+	default:
+		ids, err = q.do(ctx, func(b rueidis.Builder) rueidis.Completed {
+			return b.Lrange().Key(key).Start(first).Stop(last).Build()
+		}).AsStrSlice()
+	}
+	if err != nil || len(ids) == 0 {
+		return nil, err
+	}
+	return q.readJobs(ctx, ids)
+}
+
+// scanSet reads a page of a set. SSCAN may give an id more than once.
+func (q *Queue) scanSet(ctx context.Context, key string, page Page) ([]string, error) {
+	seen := make(map[string]bool)
+	var ids []string
+	for cursor := uint64(0); ; {
+		at := cursor
+		entry, err := q.do(ctx, func(b rueidis.Builder) rueidis.Completed {
+			return b.Sscan().Key(key).Cursor(at).Count(int64(q.config.ScanCount)).Build()
+		}).AsScanEntry()
+		if err != nil {
+			return nil, err
+		}
+		for _, id := range entry.Elements {
+			if seen[id] {
+				continue
+			}
+			seen[id] = true
+			if len(seen) > page.Start {
+				ids = append(ids, id)
+			}
+			if len(ids) == page.Size {
+				return ids, nil
+			}
+		}
+		if cursor = entry.Cursor; cursor == 0 {
+			return ids, nil
+		}
+	}
+}
+
+// readJobs fetches records. An id whose record went away meanwhile is left out.
+func (q *Queue) readJobs(ctx context.Context, ids []string) ([]*Job, error) {
+	records, err := q.do(ctx, func(b rueidis.Builder) rueidis.Completed {
+		return b.Hmget().Key(q.keys.jobs).Field(ids...).Build()
+	}).ToArray()
+	if err != nil {
+		return nil, err
+	}
+	jobs := make([]*Job, 0, len(ids))
+	var bad []error
+	for i, reply := range records {
+		record, err := reply.ToString()
+		if rueidis.IsRedisNil(err) {
+			continue
+		}
+		job, err := decodeJob(q, ids[i], record)
+		if err != nil {
+			bad = append(bad, err)
+			continue
+		}
+		jobs = append(jobs, job)
+	}
+	return jobs, errors.Join(bad...)
+}
+
+// RemoveJob removes a job, whatever state it is in; one that does not exist is
+// no error, as in Bee-Queue. If the job is running, its handler's context is
+// cancelled at the worker's next heartbeat, and nothing of it is recorded.
+func (q *Queue) RemoveJob(ctx context.Context, id string) error {
+	if q.isClosed() {
+		return q.fault(ErrClosed, "remove job %q", id)
+	}
+	ctx, cancel := q.bound(ctx)
+	defer cancel()
+	if err := q.remove(ctx, id); err != nil {
+		return q.fault(err, "remove job %q", id)
+	}
+	return nil
+}
+
+// Remove removes the job from the queue; see Queue.RemoveJob.
+func (j *Job) Remove(ctx context.Context) error {
+	return j.queue.RemoveJob(ctx, j.ID)
+}
+
+// Retry puts a job that failed for good back into waiting. If it is not in
+// failed, nothing happens and the error wraps ErrNotFailed. Its remaining
+// retries stay as they are.
+func (j *Job) Retry(ctx context.Context) error {
+	q := j.queue
+	if q.isClosed() {
+		return q.fault(ErrClosed, "retry job %q", j.ID)
+	}
+	ctx, cancel := q.bound(ctx)
+	defer cancel()
+	if err := q.retry(ctx, j.ID); err != nil {
+		return q.fault(err, "retry job %q", j.ID)
+	}
+	return nil
+}
+
+// IsInSet reports whether the job is in a state right now. Bee-Queue's isInSet
+// knows succeeded and failed; this knows every state. For waiting and active it
+// takes time in proportion to their length.
+func (j *Job) IsInSet(ctx context.Context, state State) (bool, error) {
+	q := j.queue
+	ctx, cancel := q.bound(ctx)
+	defer cancel()
+	in, err := q.isInSet(ctx, j.ID, state)
+	if err != nil {
+		return false, q.fault(err, "look for job %q in %s", j.ID, state)
+	}
+	return in, nil
+}
+
+func (q *Queue) isInSet(ctx context.Context, id string, state State) (bool, error) {
+	key, err := q.keys.state(state)
+	if err != nil {
+		return false, err
+	}
+	reply := q.do(ctx, func(b rueidis.Builder) rueidis.Completed {
+		switch state {
+		case StateSucceeded, StateFailed:
+			return b.Sismember().Key(key).Member(id).Build()
+		case StateDelayed:
+			return b.Zscore().Key(key).Member(id).Build()
+		default:
+			return b.Lpos().Key(key).Element(id).Build()
+		}
+	})
+	if rueidis.IsRedisNil(reply.Error()) {
+		return false, nil
+	}
+	if err := reply.Error(); err != nil {
+		return false, err
+	}
+	if state == StateSucceeded || state == StateFailed {
+		return reply.AsBool()
+	}
+	return true, nil
+}

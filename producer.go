@@ -1,0 +1,362 @@
+package beequeue
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+)
+
+// Save stores the job and puts it in waiting, or in delayed if DelayUntil set a
+// time to come. Then job.ID is set.
+//
+// Saves that come while others are on their way to Redis go together in the
+// next call, so many goroutines may Save at once at little cost.
+//
+// A Save that loses its connection repeats its request under the same name,
+// which enqueues the job once, however often the request arrives. It tries until
+// ctx ends or, if ctx has no deadline, for Config.CallTimeout. If by then it is
+// not known whether Redis has the job, the error wraps ErrUncertain; saving the
+// same *Job again goes on from there, and cannot enqueue it twice. Left alone,
+// the request goes on being repeated for up to half an hour, or until Close.
+//
+// The error wraps ErrDuplicateID if the id given to SetID is taken, ErrClosed
+// after Close, ErrUnknownBackoff and others for what the setters were given.
+func (j *Job) Save(ctx context.Context) error {
+	if j == nil || j.queue == nil {
+		return errors.New("beequeue: save: job was not made by CreateJob")
+	}
+	q := j.queue
+	ctx, cancel := q.bound(ctx)
+	defer cancel()
+	for job, err := range q.saves.save(ctx, []*Job{j}) {
+		return q.fault(err, "save job %q", job.ID)
+	}
+	return nil
+}
+
+// SaveAll stores jobs, in order, in as few calls as it can: one for some
+// hundreds of jobs. All jobs that can be saved are; if some cannot, the error
+// wraps a *SaveAllError with the error of each, as Save would have returned it.
+// A job that is in jobs twice is saved once. Try again with the jobs in
+// SaveAllError.Errors only: the others would be duplicates, or run again.
+func (q *Queue) SaveAll(ctx context.Context, jobs []*Job) error {
+	ctx, cancel := q.bound(ctx)
+	defer cancel()
+	if failed := q.saves.save(ctx, jobs); len(failed) > 0 {
+		return q.fault(&SaveAllError{Errors: failed}, "save %d jobs", len(jobs))
+	}
+	return nil
+}
+
+// The saver gathers jobs and saves them. Items wait in a line; a flusher, one
+// for each lane that is in use, takes what is in the line, saves it in one call,
+// and goes on until the line is empty.
+type saver struct {
+	q *Queue
+
+	mu      sync.Mutex
+	line    []*saveItem
+	idle    []*lane
+	stopped bool  // Close has begun: nothing more gets in line
+	trouble error // why the call under way has no reply yet
+
+	flushers sync.WaitGroup
+	life     context.Context //nolint:containedctx // ends calls that nobody waits for any more
+	endLife  context.CancelCauseFunc
+}
+
+// saveLanes is how many save calls of a queue may be under way at once. More
+// than two gains nothing (shared measurements: half the CPU of Redis for each
+// job, against a call a job).
+const saveLanes = 2
+
+// A call takes at most this many jobs, and stops taking at this many bytes.
+const (
+	saveMost  = 500
+	saveBytes = 1 << 20
+)
+
+// saveItem is one job on its way.
+type saveItem struct {
+	job             *Job
+	id, record, due string
+	group           *saveGroup
+	flight          *saveGroup // the group it was sent for
+	sent            bool       // part of a call under way
+	settled         bool       // id or err is final
+	newID           string
+	err             error
+}
+
+// saveGroup lets a caller wait for several items.
+type saveGroup struct {
+	open   int // items not settled
+	flying int // items in the call under way
+	done   chan struct{}
+}
+
+func newSaveGroup(n int) *saveGroup {
+	g := &saveGroup{open: n, done: make(chan struct{})}
+	if n == 0 {
+		close(g.done)
+	}
+	return g
+}
+
+// settle takes note of n items that are settled. The caller has the saver's lock.
+func (g *saveGroup) settle(n int) {
+	if n == 0 {
+		return
+	}
+	if g.open -= n; g.open == 0 {
+		close(g.done)
+	}
+}
+
+// settle makes the item's outcome final. The caller has the saver's lock.
+func (i *saveItem) settle(err error) {
+	i.settled, i.err = true, err
+	i.group.settle(1)
+}
+
+func (s *saver) init(q *Queue) {
+	s.q = q
+	s.life, s.endLife = context.WithCancelCause(context.Background())
+	for i := range saveLanes {
+		l := newLane(q.token, "save"+strconv.Itoa(i))
+		s.idle = append(s.idle, &l)
+	}
+}
+
+// save saves jobs, and gives the errors of those that are not known to be saved.
+func (s *saver) save(ctx context.Context, jobs []*Job) map[*Job]error {
+	failed := make(map[*Job]error)
+	if ctx.Err() != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for _, j := range jobs {
+			failed[j] = fmt.Errorf("not saved: %w", context.Cause(ctx))
+			if j != nil && j.save != nil { // by an earlier Save, perhaps
+				failed[j] = fmt.Errorf("%w: %w", ErrUncertain, context.Cause(ctx))
+			}
+		}
+		return failed
+	}
+	group := newSaveGroup(len(jobs))
+	items := s.submit(jobs, group, failed) //nolint:contextcheck // a call serves many callers, and outlives any of them
+	s.wait(ctx, group)
+	for _, item := range items {
+		if err := s.result(ctx, item); err != nil {
+			failed[item.job] = err
+		}
+	}
+	return failed
+}
+
+// submit puts jobs in the line together; those that cannot be saved at all go
+// to failed.
+func (s *saver) submit(jobs []*Job, group *saveGroup, failed map[*Job]error) []*saveItem {
+	items := make([]*saveItem, 0, len(jobs))
+	seen := make(map[*Job]bool, len(jobs))
+	for _, j := range jobs {
+		if seen[j] {
+			continue
+		}
+		seen[j] = true
+		item, err := s.newItem(j, group)
+		if err != nil {
+			failed[j] = err
+			continue
+		}
+		items = append(items, item)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	group.settle(len(jobs) - len(items))
+	for i, item := range items {
+		items[i] = s.add(item)
+	}
+	return items
+}
+
+func (s *saver) newItem(j *Job, group *saveGroup) (*saveItem, error) {
+	switch {
+	case j == nil:
+		return nil, errors.New("job is nil")
+	case j.err != nil:
+		return nil, j.err
+	case j.queue == nil:
+		return nil, errors.New("job was not made by CreateJob")
+	case j.queue != s.q:
+		return nil, fmt.Errorf("job belongs to queue %q", j.queue.name)
+	case !json.Valid(j.Data):
+		return nil, fmt.Errorf("data is not JSON: %s", excerpt(j.Data))
+	case len(j.Progress) > 0 && !json.Valid(j.Progress):
+		return nil, fmt.Errorf("progress is not JSON: %s", excerpt(j.Progress))
+	}
+	item := &saveItem{job: j, id: j.ID, record: j.encode(), group: group}
+	if due := j.Options.DelayUntil; due.After(time.Now()) {
+		item.due = strconv.FormatInt(dueMillis(due), 10)
+	}
+	return item, nil
+}
+
+// add puts an item in the line and sees that somebody takes it. If an earlier
+// Save of the job was given up while its outcome was not known, the item of that
+// Save is taken up again instead. The caller has the lock.
+func (s *saver) add(item *saveItem) *saveItem {
+	if before := item.job.save; before != nil {
+		if before.settled || before.group == item.group { // the same job twice
+			item.group.settle(1)
+		}
+		before.group = item.group
+		return before
+	}
+	if s.stopped {
+		item.settle(ErrClosed)
+		return item
+	}
+	item.job.save = item
+	s.line = append(s.line, item)
+	if n := len(s.idle); n > 0 {
+		l := s.idle[n-1]
+		s.idle = s.idle[:n-1]
+		s.flushers.Add(1)
+		go s.flush(l)
+	}
+	return item
+}
+
+// flush saves what is in the line until there is nothing left, and then gives
+// its lane back.
+func (s *saver) flush(l *lane) {
+	defer s.flushers.Done()
+	for {
+		batch := s.take(l)
+		if batch == nil {
+			return
+		}
+		args := l.next(3 * len(batch))
+		for _, item := range batch {
+			args = append(args, item.id, item.record, item.due)
+		}
+		// Nobody's context: callers come and go while the call is repeated.
+		ctx, cancel := context.WithTimeout(s.life, callRetention/2)
+		replies, err := s.q.saveJobs(ctx, args, s.note)
+		cancel()
+		s.settle(batch, replies, err)
+	}
+}
+
+// take gives the next items of the line, or nil when there are none; then the
+// lane is idle. A group's items go one call after the other, which keeps their
+// order: the lane that has the group goes on with the line.
+func (s *saver) take(l *lane) []*saveItem {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.life.Err() != nil {
+		for _, item := range s.line {
+			item.settle(ErrClosed)
+		}
+		s.line = nil
+	}
+	n, size := 0, 0
+	for n < len(s.line) && n < saveMost && size < saveBytes && s.line[n].group.flying == 0 {
+		size += len(s.line[n].record)
+		n++
+	}
+	if n == 0 {
+		s.idle = append(s.idle, l)
+		return nil
+	}
+	batch := s.line[:n:n]
+	for _, item := range batch {
+		item.sent, item.flight = true, item.group
+		item.flight.flying++
+	}
+	if s.line = s.line[n:]; len(s.line) == 0 {
+		s.line = nil // let go of the array
+	}
+	return batch
+}
+
+// note keeps why a call has to be repeated, for callers that give up on it.
+func (s *saver) note(err error) {
+	s.mu.Lock()
+	s.trouble = err
+	s.mu.Unlock()
+}
+
+// settle tells the callers what became of their jobs.
+func (s *saver) settle(batch []*saveItem, replies []saveReply, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.trouble = nil
+	for i, item := range batch {
+		item.flight.flying--
+		switch {
+		case err != nil:
+			item.settle(err)
+		case replies[i].duplicate:
+			item.settle(ErrDuplicateID)
+		default:
+			item.newID = replies[i].id
+			item.settle(nil)
+		}
+	}
+}
+
+// wait returns when all items of the group are settled or ctx has ended; then
+// those that have not been sent leave the line.
+func (s *saver) wait(ctx context.Context, group *saveGroup) {
+	select {
+	case <-group.done:
+		return
+	case <-ctx.Done():
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.line = slices.DeleteFunc(s.line, func(item *saveItem) bool { return item.group == group })
+}
+
+// result gives what became of an item, as far as it is known.
+func (s *saver) result(ctx context.Context, item *saveItem) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	j := item.job
+	switch {
+	case item.settled:
+		j.save = nil
+		if item.newID != "" {
+			j.ID = item.newID
+		}
+		return item.err
+	case item.sent:
+		j.save = item
+		if s.trouble != nil {
+			return fmt.Errorf("%w: %w (%w)", ErrUncertain, context.Cause(ctx), s.trouble)
+		}
+		return fmt.Errorf("%w: %w", ErrUncertain, context.Cause(ctx))
+	}
+	j.save = nil
+	return fmt.Errorf("not saved: %w", context.Cause(ctx))
+}
+
+// finish ends the saver: what is in line or under way has until deadline.
+func (s *saver) finish(deadline time.Time) {
+	s.mu.Lock()
+	s.stopped = true
+	s.mu.Unlock()
+	timer := time.AfterFunc(time.Until(deadline), s.abandon)
+	s.flushers.Wait()
+	timer.Stop()
+	s.abandon()
+}
+
+// abandon ends the calls under way.
+func (s *saver) abandon() { s.endLife(ErrClosed) }

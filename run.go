@@ -1,0 +1,163 @@
+package beequeue
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+)
+
+// run is one claimed job.
+type run struct {
+	id      string // as claimed; the handler may change its job
+	job     *Job
+	record  string // as claimed
+	claim   string
+	ctx     context.Context //nolint:containedctx // the handler's, ended by others than its caller
+	cancel  context.CancelCauseFunc
+	decided atomic.Bool // somebody has settled what becomes of the job
+	cut     bool        // and that is: handed back; under the worker's lock
+	noted   bool        // the loop has the outcome; of the loop alone
+}
+
+// decide reports whether the caller is the first to settle what becomes of the
+// job: the handler by returning, a timeout whose grace is over, the loss of the
+// job, or the end of the worker.
+func (r *run) decide() bool { return r.decided.CompareAndSwap(false, true) }
+
+// ending is news of a run: the call for its outcome, that its slot is free, or
+// both.
+type ending struct {
+	run     *run // nil for a job that was not run
+	free    bool
+	outcome *outcome
+	job     *Job // as it is to be recorded
+	call    turnOutcome
+}
+
+// execute runs the handler and sends the loop what came of it.
+func (w *worker) execute(r *run) {
+	ctx := r.ctx
+	if timeout := r.job.Options.Timeout; timeout > 0 {
+		cause := fmt.Errorf("%w after %v", ErrTimeout, timeout)
+		timed, stop := context.WithTimeoutCause(ctx, timeout, cause)
+		defer stop()
+		ctx = timed
+		patience := timeout + min(w.q.config.TimeoutGrace, math.MaxInt64-timeout) // which may be ages
+		stuck := time.AfterFunc(patience, func() { w.giveUp(r, cause) })
+		defer stuck.Stop()
+	}
+	var result json.RawMessage
+	var err error
+	returned := false
+	defer w.handlers.Done()
+	defer func() {
+		if !returned { // a panic, or runtime.Goexit, which cannot be stopped
+			err = &PanicError{Value: recover(), Stack: string(debug.Stack())}
+		}
+		e := ending{run: r, free: true}
+		if r.decide() {
+			w.q.settle(&e, r.job, result, timeoutError(ctx, err))
+		}
+		w.ends <- e
+		r.cancel(nil)
+	}()
+	value, err := w.handler(ctx, r.job)
+	if err == nil {
+		result, err = marshalResult(value)
+	} else {
+		_ = err.Error() // which panics here, if it does: of a nil pointer, say
+	}
+	returned = true
+}
+
+// marshalResult gives a handler's result as JSON; nil for nil.
+func marshalResult(value any) (json.RawMessage, error) {
+	if value == nil {
+		return nil, nil
+	}
+	raw, err := json.Marshal(value)
+	if err != nil {
+		return nil, fmt.Errorf("marshal result: %w", err)
+	}
+	if string(raw) == "null" {
+		return nil, nil
+	}
+	return raw, nil
+}
+
+// timeoutError says of a run that failed after its time was over that this is
+// why. A handler that finished its work all the same has succeeded.
+func timeoutError(ctx context.Context, err error) error {
+	cause := context.Cause(ctx)
+	if err == nil || !errors.Is(cause, ErrTimeout) || errors.Is(err, ErrTimeout) {
+		return err
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return cause
+	}
+	return fmt.Errorf("%w: %w", cause, err)
+}
+
+// giveUp settles a run whose handler goes on although its time and its grace are
+// over. The slot stays taken. The handler still has the job, so the outcome is
+// worked out on a second copy.
+func (w *worker) giveUp(r *run, cause error) {
+	job, err := decodeJob(w.q, r.id, r.record)
+	if err != nil || !r.decide() {
+		return
+	}
+	e := ending{run: r}
+	w.q.settle(&e, job, nil, cause)
+	w.ends <- e
+	w.q.report(fmt.Errorf("%w: %w", ErrStuck, cause), "job %q", r.id)
+}
+
+// settle decides what becomes of a job, and prepares the call for it.
+func (q *Queue) settle(e *ending, job *Job, result json.RawMessage, err error) {
+	config := &q.config
+	if broken := job.repair(e.run.record); broken != nil {
+		q.report(broken, "job %q", e.run.id)
+	}
+	o := job.decide(result, err, config.Backoffs)
+	e.outcome, e.job = &o, job
+	e.call = turnOutcome{id: e.run.id, claim: e.run.claim, delay: o.delay}
+	switch {
+	case o.status == StatusSucceeded && config.RemoveOnSuccess, o.status == StatusFailed && config.RemoveOnFailure:
+		e.call.what = turnRemoved
+	case o.status == StatusSucceeded:
+		e.call.what = turnSucceeded
+	case o.status == StatusFailed:
+		e.call.what = turnFailed
+	default:
+		e.call.what = turnRetrying
+	}
+	if e.call.what != turnRemoved {
+		e.call.text = job.encode()
+	}
+	if !config.NoEvents {
+		data := o.result
+		if o.err != nil {
+			data = appendString(nil, o.err.Error())
+		}
+		e.call.event = encodeEvent(e.run.id, string(o.status), data)
+	}
+}
+
+// unreadable is the outcome of a job whose record cannot be read: it fails, and
+// the record stays as it is.
+func (q *Queue) unreadable(id, claim string, reason error) turnOutcome {
+	o := turnOutcome{id: id, claim: claim, what: turnUnreadable, text: reason.Error()}
+	var malformed *RecordError
+	if errors.As(reason, &malformed) {
+		o.text = malformed.Reason
+	}
+	if !q.config.NoEvents {
+		o.event = encodeEvent(id, eventFailed, appendString(nil, reason.Error()))
+	}
+	return o
+}

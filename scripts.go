@@ -1,0 +1,342 @@
+package beequeue
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/redis/rueidis"
+)
+
+// Every script has one func here, of the same name, and nothing else runs a
+// script. Durations become milliseconds here.
+
+//go:embed lua/*.lua
+var luaFiles embed.FS
+
+// scripts are the queue's scripts, ready to run, and the keys of each.
+type scripts struct {
+	save, turn, remove, retry             *rueidis.Lua // named calls, see calls.go
+	heartbeat, sweep, raise               *rueidis.Lua // harmless when repeated
+	lookup, counts                        *rueidis.Lua // read only
+	saveKeys, turnKeys, removeKeys        []string
+	retryKeys, sweepKeys, raiseKeys       []string
+	heartbeatKeys, lookupKeys, countsKeys []string
+}
+
+func newScripts(k *keys) *scripts {
+	named := func(name string) *rueidis.Lua {
+		return rueidis.NewLuaScript(luaSource("call") + luaSource(name))
+	}
+	plain := func(name string) *rueidis.Lua {
+		return rueidis.NewLuaScript(luaSource(name))
+	}
+	return &scripts{
+		save:          named("save"),
+		turn:          named("turn"),
+		remove:        named("remove"),
+		retry:         named("retry"),
+		heartbeat:     plain("heartbeat"),
+		sweep:         plain("sweep"),
+		raise:         plain("raise"),
+		lookup:        plain("lookup"),
+		counts:        plain("counts"),
+		saveKeys:      []string{k.calls, k.id, k.jobs, k.waiting, k.delayed, k.earlierDelayed},
+		turnKeys:      []string{k.calls, k.jobs, k.waiting, k.active, k.owners, k.workers, k.stalling, k.stalls, k.succeeded, k.failed, k.delayed, k.reasons, k.events, k.earlierDelayed},
+		removeKeys:    []string{k.calls, k.succeeded, k.failed, k.waiting, k.active, k.stalling, k.jobs, k.delayed, k.owners, k.stalls, k.reasons},
+		retryKeys:     []string{k.calls, k.failed, k.waiting, k.jobs, k.reasons},
+		sweepKeys:     []string{k.stallBlock, k.stalling, k.waiting, k.active, k.owners, k.workers, k.stalls, k.jobs, k.calls, k.reasons, k.succeeded, k.failed},
+		raiseKeys:     []string{k.delayed, k.waiting},
+		heartbeatKeys: []string{k.workers, k.owners, k.stalling},
+		lookupKeys:    []string{k.jobs, k.succeeded, k.failed, k.reasons},
+		countsKeys:    []string{k.waiting, k.active, k.delayed, k.succeeded, k.failed, k.id},
+	}
+}
+
+func luaSource(name string) string {
+	source, err := luaFiles.ReadFile("lua/" + name + ".lua")
+	if err != nil {
+		panic(err) // not input: the file is part of the package
+	}
+	return string(source)
+}
+
+// callRetention is how long the sweep remembers callers that have gone silent.
+// A call is never repeated that long after its first try.
+const callRetention = time.Hour
+
+// saveReply is what became of one job of a save.
+type saveReply struct {
+	id        string // the automatic id, or "" if it was saved under its own
+	duplicate bool
+}
+
+// saveJobs runs save.lua. args are a lane's, and three for each job.
+func (q *Queue) saveJobs(ctx context.Context, args []string, notice func(error)) ([]saveReply, error) {
+	message, err := q.run(ctx, q.scripts.save, q.scripts.saveKeys, args, notice)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := message.ToString()
+	if err != nil {
+		return nil, fmt.Errorf("save script: %w", err)
+	}
+	words := strings.Fields(answer)
+	if len(words) != (len(args)-2)/3 {
+		return nil, fmt.Errorf("save script: %d answers for %d jobs", len(words), (len(args)-2)/3)
+	}
+	replies := make([]saveReply, len(words))
+	for i, word := range words {
+		switch word {
+		case "+":
+		case "-":
+			replies[i].duplicate = true
+		default:
+			replies[i].id = word
+		}
+	}
+	return replies, nil
+}
+
+// What turn.lua does with a job at the end of its run.
+const (
+	turnSucceeded  = "succeeded"
+	turnFailed     = "failed"
+	turnRemoved    = "removed"
+	turnRetrying   = "retrying"
+	turnUnreadable = "unreadable"
+	turnReturned   = "returned"
+)
+
+// turnOutcome is the end of one run, as turn.lua takes it.
+type turnOutcome struct {
+	id, claim string
+	what      string        // one of the constants above
+	text      string        // the new record, or why the old one cannot be read
+	delay     time.Duration // before the next run
+	event     string        // to publish; "" for nothing
+}
+
+// verdict is what turn.lua made of an outcome.
+type verdict byte
+
+const (
+	recorded verdict = 'y'
+	lost     verdict = 'l' // the job is another worker's, or was
+	gone     verdict = 'g' // the job was removed
+)
+
+// claimed is a job to run.
+type claimed struct{ id, record string }
+
+// turnReply is what a turn gives back.
+type turnReply struct {
+	verdicts string // a verdict for each outcome
+	jobs     []claimed
+	claim    string // names the claim of the jobs
+	more     bool   // there may be more jobs waiting
+}
+
+// turn runs turn.lua: records outcomes, claims up to want jobs, and renews
+// token's lease, or ends it if lease is 0.
+func (q *Queue) turn(ctx context.Context, l *lane, token string, lease time.Duration, want int,
+	outcomes []turnOutcome, notice func(error),
+) (turnReply, error) {
+	args := l.next(4 + 6*len(outcomes))
+	claim := args[1]
+	args = append(args, token, text(lease), strconv.Itoa(want), strconv.Itoa(q.config.MaxStalls))
+	for i := range outcomes {
+		o := &outcomes[i]
+		args = append(args, o.id, o.claim, o.what, o.text, text(o.delay), o.event)
+	}
+	message, err := q.run(ctx, q.scripts.turn, q.scripts.turnKeys, args, notice)
+	if err != nil {
+		return turnReply{}, err
+	}
+	values, err := message.AsStrSlice()
+	if err != nil || len(values) < 3 || len(values)%2 != 1 || len(values[0]) != len(outcomes) {
+		return turnReply{}, fmt.Errorf("turn script: unexpected reply of %d values: %w", len(values), err)
+	}
+	reply := turnReply{verdicts: values[0], more: values[1] == "1", claim: claim}
+	if values[2] != "" {
+		q.report(errors.New(values[2]), "publish events")
+	}
+	for i := 3; i < len(values); i += 2 {
+		reply.jobs = append(reply.jobs, claimed{values[i], values[i+1]})
+	}
+	return reply, nil
+}
+
+// heartbeat runs heartbeat.lua for jobs given as id, claim, id, claim, and
+// returns the ids that are no longer token's.
+func (q *Queue) heartbeat(ctx context.Context, token string, lease time.Duration, jobs []string) ([]string, error) {
+	args := append([]string{token, text(lease)}, jobs...)
+	message, err := q.run(ctx, q.scripts.heartbeat, q.scripts.heartbeatKeys, args, nil)
+	if err != nil {
+		return nil, err
+	}
+	return message.AsStrSlice()
+}
+
+// sweepClaim is the claim under which the sweep gives its caller jobs to fail.
+const sweepClaim = "sweep"
+
+// sweepReply is what a stall check found.
+type sweepReply struct {
+	swept   bool          // false: somebody else checked lately
+	next    time.Duration // until the next check is due
+	stalled []string      // ids taken back to waiting
+	failing []claimed     // taken back too often: the caller has to fail them
+	cursors [3]string     // where the clean-up left off
+}
+
+// sweep runs sweep.lua.
+func (q *Queue) sweep(ctx context.Context, cursors [3]string) (sweepReply, error) {
+	for i, c := range cursors {
+		if c == "" {
+			cursors[i] = "0"
+		}
+	}
+	args := []string{
+		text(q.config.StallInterval), strconv.Itoa(q.config.MaxStalls), q.token, sweepClaim,
+		cursors[0], cursors[1], cursors[2], text(callRetention),
+	}
+	message, err := q.run(ctx, q.scripts.sweep, q.scripts.sweepKeys, args, nil)
+	if err != nil {
+		return sweepReply{}, err
+	}
+	values, err := message.ToArray()
+	if err != nil || len(values) < 6 {
+		return sweepReply{}, fmt.Errorf("sweep script: unexpected reply of %d values: %w", len(values), err)
+	}
+	next, _ := values[1].AsInt64()
+	count, _ := values[5].AsInt64()
+	words := make([]string, len(values))
+	for i := range values {
+		if i != 1 && i != 5 {
+			if words[i], err = values[i].ToString(); err != nil {
+				return sweepReply{}, fmt.Errorf("sweep script: value %d: %w", i, err)
+			}
+		}
+	}
+	if count < 0 || 6+count > int64(len(words)) {
+		return sweepReply{}, fmt.Errorf("sweep script: %d ids announced, %d values", count, len(words))
+	}
+	reply := sweepReply{
+		swept:   words[0] == "1",
+		next:    time.Duration(max(0, next)) * time.Millisecond,
+		cursors: [3]string{words[2], words[3], words[4]},
+		stalled: words[6 : 6+count],
+	}
+	for rest := words[6+count:]; len(rest) >= 2; rest = rest[2:] {
+		reply.failing = append(reply.failing, claimed{rest[0], rest[1]})
+	}
+	return reply, nil
+}
+
+// raiseReply is what a look at the delayed jobs found.
+type raiseReply struct {
+	raised int
+	wait   time.Duration // until the next is due; negative if none is delayed
+	now    time.Time     // the server's
+}
+
+// raise runs raise.lua.
+func (q *Queue) raise(ctx context.Context) (raiseReply, error) {
+	const most = 1000
+	message, err := q.run(ctx, q.scripts.raise, q.scripts.raiseKeys, []string{strconv.Itoa(most)}, nil)
+	if err != nil {
+		return raiseReply{}, err
+	}
+	values, err := message.AsIntSlice()
+	if err != nil || len(values) != 3 {
+		return raiseReply{}, fmt.Errorf("raise script: unexpected reply of %d values: %w", len(values), err)
+	}
+	wait := time.Duration(min(values[1], int64(callRetention/time.Millisecond))) * time.Millisecond
+	return raiseReply{raised: int(values[0]), wait: wait, now: time.UnixMilli(values[2])}, nil
+}
+
+// remove runs remove.lua.
+func (q *Queue) remove(ctx context.Context, id string) error {
+	return q.control.serialized(ctx, func() error {
+		_, err := q.run(ctx, q.scripts.remove, q.scripts.removeKeys, append(q.control.next(1), id), nil)
+		return err
+	})
+}
+
+// retry runs retry.lua.
+func (q *Queue) retry(ctx context.Context, id string) error {
+	return q.control.serialized(ctx, func() error {
+		message, err := q.run(ctx, q.scripts.retry, q.scripts.retryKeys, append(q.control.next(1), id), nil)
+		if err != nil {
+			return err
+		}
+		switch answer, err := message.ToString(); answer {
+		case "retried":
+			return err
+		case "not found":
+			return ErrNotFound
+		case "not failed":
+			return ErrNotFailed
+		default:
+			return fmt.Errorf("retry script: unexpected reply %q: %w", answer, err)
+		}
+	})
+}
+
+// found is a job as Redis has it.
+type found struct {
+	record string
+	state  State  // succeeded, failed, or "" for any other
+	reason string // why the record cannot be read, if that failed the job
+}
+
+// lookup runs lookup.lua; ErrNotFound if there is no such job.
+func (q *Queue) lookup(ctx context.Context, id string) (found, error) {
+	message, err := q.ask(ctx, q.scripts.lookup, q.scripts.lookupKeys, []string{id})
+	if err != nil {
+		return found{}, err
+	}
+	values, err := message.AsStrSlice()
+	switch {
+	case err == nil && len(values) == 0:
+		return found{}, ErrNotFound
+	case err != nil || len(values) != 3:
+		return found{}, fmt.Errorf("lookup script: unexpected reply of %d values: %w", len(values), err)
+	}
+	return found{record: values[0], state: State(values[1]), reason: values[2]}, nil
+}
+
+// counts runs counts.lua.
+func (q *Queue) counts(ctx context.Context) (Counts, error) {
+	message, err := q.ask(ctx, q.scripts.counts, q.scripts.countsKeys, nil)
+	if err != nil {
+		return Counts{}, err
+	}
+	values, err := message.AsIntSlice()
+	if err != nil || len(values) != 6 {
+		return Counts{}, fmt.Errorf("counts script: unexpected reply of %d values: %w", len(values), err)
+	}
+	return Counts{
+		Waiting: values[0], Active: values[1], Delayed: values[2],
+		Succeeded: values[3], Failed: values[4], NewestJob: values[5],
+	}, nil
+}
+
+// destroy deletes the queue's keys, Bee-Queue's and ours.
+func (q *Queue) destroy(ctx context.Context) (int64, error) {
+	k := &q.keys
+	return q.do(ctx, func(b rueidis.Builder) rueidis.Completed {
+		return b.Del().Key(k.id, k.jobs, k.stallBlock, k.stalling, k.waiting, k.active, k.succeeded, k.failed, k.delayed,
+			k.workers, k.owners, k.stalls, k.calls, k.reasons).Build()
+	}).AsInt64()
+}
+
+// text gives a duration as scripts take it, in milliseconds.
+func text(d time.Duration) string {
+	return strconv.FormatInt(millis(d), 10)
+}

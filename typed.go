@@ -1,0 +1,34 @@
+package beequeue
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+)
+
+// Typed makes a Handler of a func with types of its own: the job's data is
+// unmarshalled into In, and Out is the result. Data that does not fit In fails
+// the job for good, as no retry would help.
+func Typed[In, Out any](f func(ctx context.Context, in In) (Out, error)) Handler {
+	return func(ctx context.Context, job *Job) (any, error) {
+		var in In
+		if err := job.Decode(&in); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrNoRetry, err)
+		}
+		return f(ctx, in)
+	}
+}
+
+// WaitFor waits for a job like Job.Wait, and unmarshals its result into T. A
+// handler that returned nil gives T's zero value.
+func WaitFor[T any](ctx context.Context, job *Job) (T, error) {
+	var out T
+	result, err := job.Wait(ctx)
+	if err != nil || len(result) == 0 {
+		return out, err
+	}
+	if err := json.Unmarshal(result, &out); err != nil {
+		return out, fmt.Errorf("beequeue: decode result of job %q: %w", job.ID, err)
+	}
+	return out, nil
+}

@@ -1,0 +1,225 @@
+package beequeue
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"strings"
+	"time"
+)
+
+// An Event is what Job.Watch hears of a job.
+type Event struct {
+	// Name is "progress", "retrying", "succeeded" or "failed".
+	Name string
+	// Data is the progress or the result; nil for the others.
+	Data json.RawMessage
+	// Err is the handler's error of a retrying or failed event, a *FailedError.
+	Err error
+}
+
+// watchInterval is how often a watcher looks at the job's state although it
+// heard nothing: events get lost, and workers may not send any.
+const watchInterval = 5 * time.Second
+
+var errNoProgress = errors.New("progress is empty")
+
+// Wait waits for the job to finish, and returns its result, or a *FailedError
+// if it failed for good. It makes no difference whether the job finishes before
+// or after the call, or whether the connection breaks meanwhile: the result is
+// kept with the job, and read from there when its event was missed. The result
+// is nil if the handler returned nil, or if the job's event was missed and a
+// Node process ran it (Node keeps no results).
+//
+// The error wraps ErrNotFound if there is no such job: with RemoveOnSuccess or
+// RemoveOnFailure, a job leaves nothing behind when it finishes, and only a
+// Wait that began before hears of it. Where every job is waited for, keep the
+// records, and Remove each job after its Wait.
+func (j *Job) Wait(ctx context.Context) (json.RawMessage, error) {
+	return j.Watch(ctx, nil)
+}
+
+// Watch waits like Wait, and calls f with each event of the job it hears of
+// meanwhile. Events are not kept: one that was sent while nobody was subscribed
+// is missed, except for the end of the job, which f always hears of last if it
+// comes at all.
+func (j *Job) Watch(ctx context.Context, f func(Event)) (json.RawMessage, error) {
+	q := j.queue
+	if j.ID == "" {
+		return nil, q.fault(errors.New("job is not saved"), "wait for a job")
+	}
+	e, err := q.watchJob(ctx, j.ID, func(e event) {
+		if f != nil {
+			f(e.public())
+		}
+	})
+	if err != nil {
+		return nil, q.fault(err, "wait for job %q", j.ID)
+	}
+	if f != nil {
+		f(e.public())
+	}
+	if e.Name == eventSucceeded {
+		return e.Data, nil
+	}
+	return nil, q.fault(e.end, "wait for job %q", j.ID)
+}
+
+// public gives an event as users see it.
+func (e event) public() Event {
+	switch e.Name {
+	case eventFailed, eventRetrying:
+		err := e.end
+		if err == nil {
+			err = e.failure()
+		}
+		return Event{Name: e.Name, Err: err}
+	default:
+		return Event{Name: e.Name, Data: e.Data}
+	}
+}
+
+// watchJob returns the event that ended the job, and passes on those before.
+func (q *Queue) watchJob(ctx context.Context, id string, pass func(event)) (event, error) {
+	if q.isClosed() {
+		return event{}, ErrClosed
+	}
+	if !q.hub.hears() {
+		// A job that has finished needs no subscription.
+		e, err := q.ended(ctx, id)
+		if e.Name != "" || err != nil && (ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded)) {
+			return e, err
+		}
+	}
+	w := q.hub.watch(id)
+	defer q.hub.unwatch(w)
+	tick := time.NewTicker(watchInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case e := <-w.events:
+			pass(e)
+			continue
+		case e := <-w.end:
+			if e.Name == eventFailed {
+				// It may be late, of a run before the job was retried by hand.
+				now, err := q.ended(ctx, id)
+				if err == nil && now.Name == "" {
+					continue
+				}
+				if err == nil && now.Name != e.Name {
+					e = now
+				}
+			}
+			w.pass(pass)
+			return e.ending(), nil
+		case <-w.look:
+		case <-tick.C:
+		case <-ctx.Done():
+			return event{}, context.Cause(ctx)
+		case <-q.life.Done():
+			return event{}, ErrClosed
+		}
+		// The subscription is new, or has had a gap: what was missed is in the
+		// job's state. The event of its end says more, if it comes as well; and
+		// where the job was removed at its end, there is nothing but the event.
+		e, err := q.ended(ctx, id)
+		if err == nil && e.Name == "" || ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
+			continue // not yet; or Redis does not answer, and may again
+		}
+		patience := time.Duration(0)
+		switch {
+		case errors.Is(err, ErrNotFound):
+			patience = 100 * time.Millisecond // the job was removed at its end, perhaps
+		case err == nil && e.Name == eventSucceeded && len(e.Data) == 0:
+			patience = 25 * time.Millisecond // Node keeps no result with the job
+		}
+		if heard, ok := w.heardEnd(ctx, patience); ok && (err != nil || heard.Name == e.Name) {
+			w.pass(pass)
+			return heard.ending(), nil
+		}
+		return e, err
+	}
+}
+
+// pass hands on the events that are there.
+func (w *watch) pass(f func(event)) {
+	for {
+		select {
+		case e := <-w.events:
+			f(e)
+		default:
+			return
+		}
+	}
+}
+
+// heardEnd gives the event that ended the job if it was heard. With patience, an
+// event that is on its way has the time to arrive.
+func (w *watch) heardEnd(ctx context.Context, patience time.Duration) (event, bool) {
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case e := <-w.end:
+		return e, true
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	select {
+	case e := <-w.end:
+		return e, true
+	default:
+		return event{}, false
+	}
+}
+
+// ending gives an event that ended a job, with the error that its waiters get.
+func (e event) ending() event {
+	if e.Name == eventFailed {
+		e.end = e.failure()
+	}
+	return e
+}
+
+// ended reads from Redis how the job ended; the event has no name if it has not.
+func (q *Queue) ended(ctx context.Context, id string) (event, error) {
+	try, cancel := q.bound(ctx)
+	defer cancel()
+	found, err := q.lookup(try, id)
+	if err != nil || found.state == "" {
+		return event{}, err
+	}
+	e := event{ID: id, Name: string(found.state)}
+	job, err := decodeJob(q, id, found.record)
+	switch {
+	case found.reason != "":
+		e.end = &FailedError{ID: id, Message: (&RecordError{ID: id, Reason: found.reason}).Error()}
+	case err != nil:
+		e.end = &FailedError{ID: id, Message: err.Error()}
+	case found.state == StateSucceeded:
+		e.Data = job.Result
+	default:
+		failed := &FailedError{ID: id}
+		if traces := job.Options.Stacktraces; len(traces) > 0 {
+			failed.Message, failed.Stack = messageOf(traces[0]), traces[0]
+		}
+		e.end = failed
+	}
+	if e.end != nil {
+		e.Name = eventFailed
+	}
+	return e, nil
+}
+
+// messageOf takes the message out of an entry of stacktraces, as far as it can
+// be told: Node's stacks begin with "Error: message" and go on with lines "at".
+func messageOf(stack string) string {
+	if message, _, found := strings.Cut(stack, "\n    at "); found {
+		if kind, rest, ok := strings.Cut(message, ": "); ok && strings.HasSuffix(kind, "Error") && !strings.ContainsAny(kind, " \n") {
+			return rest
+		}
+		return message
+	}
+	message, _, _ := strings.Cut(stack, "\n\ngoroutine ")
+	return message
+}
