@@ -1,0 +1,144 @@
+package beequeue_test
+
+import (
+	"context"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/gobeequeue/beequeue"
+)
+
+// A delayed job starts when it is due: never before, and, in an idle worker,
+// at once after.
+func TestDelayedJobStartsInTime(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, s *server) {
+		f := open(t, s, beequeue.Config{})
+		started := make(chan time.Time, 1)
+		r := process(t, f.Queue, 1, func(context.Context, *beequeue.Job) (any, error) {
+			started <- time.Now()
+			return nil, nil
+		})
+		var late []time.Duration
+		for _, delay := range []time.Duration{60, 90, 120, 150, 180} {
+			due := time.Now().Add(delay * time.Millisecond)
+			job := f.save(nil, func(j *beequeue.Job) { j.DelayUntil(due) })
+			at := receive(t, started, "the handler")
+			require.False(t, at.Before(due), "%v too early", due.Sub(at))
+			late = append(late, at.Sub(due))
+			_, err := job.Wait(bounded(t))
+			require.NoError(t, err)
+		}
+		require.NoError(t, r.stop())
+		slices.Sort(late)
+		t.Logf("late by %v", late)
+		require.Less(t, late[len(late)/2], 300*time.Millisecond, "half of them, on a machine that may be busy")
+	})
+}
+
+// A job that is due earlier than the one the worker waits for is heard of.
+func TestEarlierDelayedJob(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, s *server) {
+		f := open(t, s, beequeue.Config{})
+		started := make(chan string, 2)
+		process(t, f.Queue, 1, func(_ context.Context, job *beequeue.Job) (any, error) {
+			started <- job.ID
+			return nil, nil
+		})
+		f.save(nil, func(j *beequeue.Job) { j.SetID("far").DelayUntil(time.Now().Add(time.Hour)) })
+		// The worker has seen it when it has run something else since.
+		f.save(nil, func(j *beequeue.Job) { j.SetID("now") })
+		require.Equal(t, "now", receive(t, started, "the job without delay"))
+		due := time.Now().Add(100 * time.Millisecond)
+		f.save(nil, func(j *beequeue.Job) { j.SetID("near").DelayUntil(due) })
+		require.Equal(t, "near", receive(t, started, "the job with the shorter delay"))
+		require.Less(t, time.Since(due), 3*time.Second, "it was found by looking now and then")
+		f.requireState("far", beequeue.StateDelayed)
+	})
+}
+
+// Delayed jobs run in the order of their due times, whatever the order of saves.
+func TestDelayedOrder(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, s *server) {
+		f := open(t, s, beequeue.Config{})
+		soon := time.Now().Add(50 * time.Millisecond)
+		var batch []*beequeue.Job
+		for _, i := range []int{3, 1, 4, 0, 2} {
+			batch = append(batch, f.CreateJob(nil).SetID(itoa(i)).DelayUntil(soon.Add(time.Duration(i)*10*time.Millisecond)))
+		}
+		require.NoError(t, f.SaveAll(bounded(t), batch))
+		var ran []string
+		var raised int
+		f.OnRaised(func(n int) { raised += n })
+		all := make(chan struct{})
+		r := process(t, f.Queue, 1, func(_ context.Context, job *beequeue.Job) (any, error) {
+			if ran = append(ran, job.ID); len(ran) == 5 {
+				close(all)
+			}
+			return nil, nil
+		})
+		receive(t, all, "all jobs")
+		require.NoError(t, r.stop())
+		require.Equal(t, []string{"0", "1", "2", "3", "4"}, ran)
+		require.Equal(t, 5, raised)
+	})
+}
+
+// What came due while no worker ran is run as soon as one does; more than one
+// script call takes of it.
+func TestDelayedPastDue(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, s *server) {
+		f := open(t, s, beequeue.Config{})
+		const n = 1100
+		batch := make([]*beequeue.Job, n)
+		for i := range batch {
+			batch[i] = f.CreateJob(i).DelayUntil(time.Now().Add(time.Hour))
+		}
+		require.NoError(t, f.SaveAll(bounded(t), batch))
+		past := make([]string, 0, 2*n)
+		for i, job := range batch {
+			past = append(past, itoa(i+1), job.ID)
+		}
+		f.must("ZADD", "delayed", past...)
+		var ran []string
+		all := make(chan struct{})
+		r := process(t, f.Queue, 1, func(_ context.Context, job *beequeue.Job) (any, error) {
+			if ran = append(ran, string(job.Data)); len(ran) == n {
+				close(all)
+			}
+			return nil, nil
+		})
+		receive(t, all, "all jobs")
+		require.NoError(t, r.stop())
+		for i, data := range ran {
+			require.Equal(t, itoa(i), data)
+		}
+	})
+}
+
+// A worker that is not reading its channel any more than a producer that does
+// not publish (Node without events) may lose a delayed job: it is found by
+// looking now and then.
+func TestDelayedWithoutMessage(t *testing.T) {
+	t.Parallel()
+	onReal(t, func(t *testing.T, s *server) {
+		f := open(t, s, beequeue.Config{})
+		job := f.CreateJob(nil).SetID("quiet")
+		started := make(chan string, 2)
+		process(t, f.Queue, 1, func(_ context.Context, job *beequeue.Job) (any, error) {
+			started <- job.ID
+			return nil, nil
+		})
+		f.save(nil, func(j *beequeue.Job) { j.SetID("now") })
+		require.Equal(t, "now", receive(t, started, "the job without delay"))
+		f.must("HSET", "jobs", job.ID, `{"data":{}}`)
+		f.must("ZADD", "delayed", itoa(int(time.Now().Add(50*time.Millisecond).UnixMilli())), job.ID)
+		require.Equal(t, "quiet", receive(t, started, "the job nobody told of"))
+	})
+}

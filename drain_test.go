@@ -1,0 +1,121 @@
+package beequeue_test
+
+import (
+	"context"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/gobeequeue/beequeue"
+)
+
+// Drain runs what there is, with what comes of it, and returns.
+func TestDrain(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, s *server) {
+		f := open(t, s, beequeue.Config{})
+		drain(t, f.Queue, 1, succeed) // nothing
+
+		var batch []*beequeue.Job
+		for i := range 60 {
+			batch = append(batch, f.CreateJob(i).Retries(1))
+		}
+		require.NoError(t, f.SaveAll(bounded(t), batch))
+		later := f.save("later", func(j *beequeue.Job) { j.DelayUntil(time.Now().Add(time.Hour)) })
+		// Due already, though nobody has looked.
+		due := f.save("due", func(j *beequeue.Job) { j.DelayUntil(time.Now().Add(time.Hour)) })
+		f.must("ZADD", "delayed", itoa(int(time.Now().UnixMilli())), due.ID)
+		var raised, runs atomic.Int32
+		f.OnRaised(func(n int) { raised.Add(int32(n)) }) //nolint:gosec // a small number
+		drain(t, f.Queue, 7, func(ctx context.Context, job *beequeue.Job) (any, error) {
+			runs.Add(1)
+			switch string(job.Data) {
+			case "0": // a job that makes another
+				if job.Options.Retries == 1 {
+					if err := f.CreateJob("child").Save(ctx); err != nil {
+						return nil, err
+					}
+				}
+			case "1", "2":
+				return nil, errBroken
+			}
+			return nil, nil
+		})
+		require.EqualValues(t, 60+2+1+1, runs.Load(), "60 jobs, 2 retries, a child, and the one that was due")
+		require.EqualValues(t, 1, raised.Load())
+		counts, err := f.Counts(bounded(t))
+		require.NoError(t, err)
+		require.Equal(t, beequeue.Counts{Succeeded: 60, Failed: 2, Delayed: 1, NewestJob: 63}, counts)
+		f.requireState(later.ID, beequeue.StateDelayed)
+	})
+}
+
+// Retries with a backoff are not waited for.
+func TestDrainLeavesBackoffs(t *testing.T) {
+	t.Parallel()
+	f := open(t, mini, beequeue.Config{})
+	job := f.save(1, func(j *beequeue.Job) { j.Retries(1).Backoff(beequeue.Fixed, time.Hour) })
+	drain(t, f.Queue, 1, fail)
+	f.requireState(job.ID, beequeue.StateDelayed)
+}
+
+// Two drains of one queue share its jobs.
+func TestDrainTogether(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, s *server) {
+		f := open(t, s, beequeue.Config{})
+		var batch []*beequeue.Job
+		for i := range 100 {
+			batch = append(batch, f.CreateJob(i))
+		}
+		require.NoError(t, f.SaveAll(bounded(t), batch))
+		other := f.peer(beequeue.Config{})
+		var runs atomic.Int32
+		errs := make(chan error, 2)
+		for _, q := range []*beequeue.Queue{f.Queue, other} {
+			go func() {
+				errs <- q.Drain(context.Background(), 3, func(context.Context, *beequeue.Job) (any, error) {
+					runs.Add(1)
+					return nil, nil
+				})
+			}()
+		}
+		require.NoError(t, receive(t, errs, "Drain"))
+		require.NoError(t, receive(t, errs, "Drain"))
+		require.EqualValues(t, 100, runs.Load())
+		counts, err := f.Counts(bounded(t))
+		require.NoError(t, err)
+		require.EqualValues(t, 100, counts.Succeeded)
+	})
+}
+
+// The end of its context stops a Drain as it stops a Process; that is no error,
+// and nothing is reported.
+func TestDrainStopped(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, s *server) {
+		f := open(t, s, beequeue.Config{})
+		for i := range 10 {
+			f.save(i)
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		runs := 0
+		require.NoError(t, f.Drain(ctx, 1, func(context.Context, *beequeue.Job) (any, error) {
+			if runs++; runs == 3 {
+				cancel()
+			}
+			return nil, nil
+		}))
+		require.LessOrEqual(t, runs, 4, "the call under way may bring one more")
+		require.Len(t, f.waiting(), 10-runs)
+
+		ended, cancel := context.WithCancel(context.Background())
+		cancel()
+		require.NoError(t, f.Drain(ended, 1, fail))
+		require.NoError(t, f.Process(ended, 1, fail))
+		require.Len(t, f.waiting(), 10-runs)
+	})
+}

@@ -1,0 +1,232 @@
+package beequeue_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/rueidis"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/gobeequeue/beequeue"
+	"github.com/gobeequeue/beequeue/internal/redistest"
+)
+
+// faultGoroutines gives the stacks of the goroutines that run this package's code.
+func faultGoroutines() []string {
+	buffer := make([]byte, 4<<20)
+	var found []string
+	for stack := range strings.SplitSeq(string(buffer[:runtime.Stack(buffer, true)]), "\n\n") {
+		if strings.Contains(stack, "gobeequeue/beequeue.") {
+			found = append(found, stack)
+		}
+	}
+	return found
+}
+
+// faultConnections counts the connections that have a name.
+func faultConnections(t *testing.T, client rueidis.Client, name string) int {
+	t.Helper()
+	list, err := client.Do(faultContext(t), client.B().ClientList().Build()).ToString()
+	require.NoError(t, err)
+	return strings.Count(list, " name="+name+" ")
+}
+
+// Close leaves no goroutine, no subscription and no connection of the queue's,
+// while the user's client stays open: whether the worker was idle, with a
+// connection that blocks, or busy.
+//
+// It does not run beside other tests, which have goroutines, too.
+func TestFaultCloseLeavesNothing(t *testing.T) {
+	s := faultRedis(t)
+	direct := faultClient(t, s.URL())
+	for _, busy := range []bool{false, true} {
+		name := faultName()
+		client := faultClient(t, s.URL(), func(o *rueidis.ClientOption) { o.ClientName = name })
+		require.NoError(t, client.Do(faultContext(t), client.B().Ping().Build()).Error())
+		connections, goroutines := faultConnections(t, direct, name), len(faultGoroutines())
+		q := faultOpen(t, client, name, beequeue.Config{})
+		q.OnJobProgress(func(string, json.RawMessage) {})
+		running, finish := make(chan string, 10), make(chan struct{})
+		ended := make(chan error, 1)
+		go func() {
+			ended <- q.Process(context.Background(), 1, func(context.Context, *beequeue.Job) (any, error) {
+				running <- ""
+				<-finish
+				return nil, nil
+			})
+		}()
+		blocks := func() bool {
+			list, err := direct.Do(faultContext(t), direct.B().ClientList().Build()).ToString()
+			return err == nil && faultContainsAll(list, "name="+name, "cmd=blmove", "flags=b")
+		}
+		faultAwait(t, "the worker to wait", blocks)
+		faultAwait(t, "the subscription", func() bool { return faultSubscribers(t, direct, q.KeyPrefix()) == 2 })
+		if busy {
+			q.save(nil)
+			faultReceive(t, running, "the job")
+			faultAwait(t, "the wake-up", func() bool { return !blocks() })
+		}
+		closed := make(chan error, 1)
+		go func() { closed <- q.Close(faultContext(t)) }()
+		close(finish)
+		require.NoError(t, faultReceive(t, closed, "Close"))
+		require.NoError(t, faultReceive(t, ended, "Process"))
+		// One that has done its work may still be at its last instruction.
+		waited := time.Now()
+		faultAwait(t, "goroutines to be gone", func() bool {
+			return len(faultGoroutines()) <= goroutines || time.Since(waited) > time.Second
+		})
+		assert.LessOrEqual(t, len(faultGoroutines()), goroutines, strings.Join(faultGoroutines(), "\n\n"))
+		began := time.Now()
+		faultAwait(t, "connections to be gone", func() bool {
+			return faultConnections(t, direct, name) <= connections || time.Since(began) > 5*time.Second
+		})
+		assert.Equal(t, connections, faultConnections(t, direct, name), "connections left; busy: %t", busy)
+		assert.Less(t, time.Since(began), time.Second, "until connections were gone; busy: %t", busy)
+		require.NoError(t, client.Do(faultContext(t), client.B().Ping().Build()).Error(), "the user's client")
+	}
+}
+
+// Handlers may finish until the deadline; then what is unfinished is in waiting
+// at once, and what a handler returns after that counts for nothing.
+//
+// Bee-Queue: close with a timeout leaves the jobs in active until a stall check,
+// and rejects.
+func TestFaultCloseHandsBack(t *testing.T) {
+	t.Parallel()
+	s := faultRedis(t)
+	client := faultClient(t, s.URL())
+	q := faultOpen(t, client, faultName(), beequeue.Config{StallInterval: time.Minute})
+	view := &faultView{t, client, q.KeyPrefix()}
+	quick, slow, next := q.save("quick"), q.save("slow"), ""
+	started, causes := make(chan string, 10), make(chan error, 10)
+	closing := make(chan struct{})
+	ended := make(chan error, 1)
+	go func() {
+		ended <- q.Process(context.Background(), 2, func(ctx context.Context, job *beequeue.Job) (any, error) {
+			started <- job.ID
+			if job.ID == quick.ID {
+				<-closing
+				return "done", nil
+			}
+			<-ctx.Done()
+			causes <- context.Cause(ctx)
+			return "too late", nil
+		})
+	}()
+	faultReceive(t, started, "the first job")
+	faultReceive(t, started, "the second job")
+	next = q.save("next").ID
+
+	ctx, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
+	defer cancel()
+	began := time.Now()
+	closed := make(chan error, 1)
+	go func() { closed <- q.Close(ctx) }()
+	faultAwait(t, "Close to begin", func() bool { return !q.IsRunning() })
+	close(closing)
+	err := faultReceive(t, closed, "Close")
+	took := time.Since(began)
+	require.ErrorIs(t, err, beequeue.ErrUnfinished)
+	require.ErrorContains(t, err, `"`+slow.ID+`"`)
+	require.NotContains(t, err.Error(), `"`+quick.ID+`"`)
+	assert.GreaterOrEqual(t, took, 450*time.Millisecond)
+	assert.Less(t, took, 2*time.Second)
+	require.ErrorIs(t, faultReceive(t, causes, "the handler to be cancelled"), beequeue.ErrClosed)
+	require.ErrorIs(t, faultReceive(t, ended, "Process"), beequeue.ErrUnfinished)
+
+	assert.Equal(t, []string{next, slow.ID}, view.list("LRANGE", "waiting", "0", "-1"), "slow is at the front")
+	assert.Equal(t, []string{"succeeded"}, view.places()[quick.ID])
+	assert.NotContains(t, view.record(slow.ID), "too late")
+	assert.Zero(t, view.number("HLEN", "owners"))
+	assert.Zero(t, view.number("ZCARD", "workers"))
+	assert.Empty(t, started)
+	view.check()
+	require.ErrorIs(t, q.CreateJob(nil).Save(faultContext(t)), beequeue.ErrClosed)
+	require.ErrorIs(t, q.Process(faultContext(t), 1, func(context.Context, *beequeue.Job) (any, error) { return nil, nil }), beequeue.ErrClosed)
+}
+
+// A job that was claimed and not started when Close began goes back at once.
+func TestFaultCloseReturnsClaimed(t *testing.T) {
+	t.Parallel()
+	s := faultRedis(t)
+	gate := redistest.StartGate(t, s.Addr)
+	direct := faultClient(t, s.URL())
+	name := faultName()
+	q := faultOpen(t, direct, name, beequeue.Config{})
+	w := faultOpen(t, faultClient(t, gate.URL()), name, beequeue.Config{StallInterval: time.Minute})
+	view := &faultView{t, direct, q.KeyPrefix()}
+	started, finish := make(chan string, 10), make(chan struct{})
+	ended := make(chan error, 1)
+	go func() {
+		ended <- w.Process(context.Background(), 1, func(_ context.Context, job *beequeue.Job) (any, error) {
+			started <- job.ID
+			<-finish
+			return nil, nil
+		})
+	}()
+	first := q.save(nil)
+	require.Equal(t, first.ID, faultReceive(t, started, "the first job"))
+	second := q.save(nil)
+	gate.Hold()
+	close(finish) // the call that records it claims the second
+	faultAwait(t, "the claim", func() bool { return view.places()[second.ID][0] == "active" })
+	closed := make(chan error, 1)
+	go func() { closed <- w.Close(faultContext(t)) }()
+	faultAwait(t, "Close to begin", func() bool { return !w.IsRunning() })
+	faultHolds(t, 50*time.Millisecond, "the job is claimed", func() bool { return view.number("LLEN", "active") == 1 })
+	gate.Release()
+	require.NoError(t, faultReceive(t, closed, "Close"))
+	require.NoError(t, faultReceive(t, ended, "Process"))
+	assert.Empty(t, started, "the second job was started")
+	assert.Equal(t, []string{"waiting"}, view.places()[second.ID])
+	assert.Zero(t, view.number("HLEN", "owners"))
+	view.check()
+}
+
+// Close comes to an end while Redis does not answer, or is gone.
+func TestFaultCloseWithoutRedis(t *testing.T) {
+	for _, gone := range []bool{false, true} {
+		t.Run(map[bool]string{false: "frozen", true: "gone"}[gone], func(t *testing.T) {
+			t.Parallel()
+			s := faultRedis(t)
+			q := faultOpen(t, faultClient(t, s.URL()), faultName(), beequeue.Config{})
+			started := make(chan string, 10)
+			ended := make(chan error, 1)
+			go func() {
+				ended <- q.Process(context.Background(), 2, func(ctx context.Context, job *beequeue.Job) (any, error) {
+					started <- job.ID
+					<-ctx.Done()
+					return nil, ctx.Err()
+				})
+			}()
+			q.save(nil)
+			faultReceive(t, started, "the job")
+			if gone {
+				s.Kill()
+			} else {
+				s.Pause(t)
+				defer s.Resume(t)
+			}
+			saved := make(chan error, 1)
+			go func() { saved <- q.CreateJob(nil).Save(faultContext(t)) }()
+			ctx, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
+			defer cancel()
+			began := time.Now()
+			err := q.Close(ctx)
+			took := time.Since(began)
+			t.Logf("Close took %v: %v", took.Round(time.Millisecond), err)
+			require.ErrorIs(t, err, beequeue.ErrUnfinished)
+			assert.Less(t, took, 8*time.Second)
+			require.Error(t, faultReceive(t, ended, "Process"))
+			err = faultReceive(t, saved, "Save")
+			require.True(t, errors.Is(err, beequeue.ErrUncertain) || errors.Is(err, beequeue.ErrClosed), "%v", err)
+		})
+	}
+}

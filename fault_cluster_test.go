@@ -1,0 +1,102 @@
+package beequeue_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+
+	"github.com/gobeequeue/beequeue"
+	"github.com/gobeequeue/beequeue/internal/redistest"
+)
+
+// A cluster of three masters with replicas: a failover, a slot that moves to
+// another master with all its keys, and a master that is killed. Workers need no
+// restart; what loses no data loses and doubles no job.
+//
+// Bee-Queue: its keys lie in several slots, so it does not run on a cluster.
+func TestFaultCluster(t *testing.T) {
+	faultLong(t)
+	t.Parallel()
+	c := redistest.StartCluster(t)
+	u := faultUse(t, c.URL(), beequeue.Config{StallInterval: 10 * time.Second})
+	view := &faultView{t, faultClient(t, c.URL()), u.q.KeyPrefix()}
+	key := u.q.KeyPrefix()
+
+	c.Failover(t, key)
+	u.resumes("the failover")
+	c.MigrateSlot(t, key, func() { // answers ASK and TRYAGAIN meanwhile
+		tick := time.NewTicker(300 * time.Millisecond)
+		defer tick.Stop()
+		faultReceive(t, tick.C, "some calls on half a slot")
+	})
+	u.resumes("the slot's move")
+	u.end(view, false)
+}
+
+// A master is killed. What it had acknowledged and not yet told its replica is
+// lost; workers go on, and the queue is in order.
+func TestFaultClusterMasterKilled(t *testing.T) {
+	faultLong(t)
+	t.Parallel()
+	c := redistest.StartCluster(t)
+	u := faultUse(t, c.URL(), beequeue.Config{StallInterval: time.Second})
+	view := &faultView{t, faultClient(t, c.URL()), u.q.KeyPrefix()}
+	master := c.MasterFor(t, u.q.KeyPrefix())
+	master.Kill()
+	c.MasterFor(t, u.q.KeyPrefix()) // waits for another
+	u.resumes("the replica took over")
+	assert.Positive(t, u.errors())
+	faultSettled(t, u, view)
+}
+
+// A Sentinel failover, by command and by a killed master.
+func TestFaultSentinel(t *testing.T) {
+	faultLong(t)
+	t.Parallel()
+	s := redistest.StartSentinel(t)
+	u := faultUse(t, s.URL(), beequeue.Config{StallInterval: time.Second})
+	view := &faultView{t, faultClient(t, s.URL()), u.q.KeyPrefix()}
+	began := time.Now()
+	s.Failover(t)
+	t.Logf("the failover took %v", time.Since(began).Round(time.Millisecond))
+	u.resumes("the failover")
+	faultSettled(t, u, view)
+}
+
+// A master that Sentinels watch is killed.
+func TestFaultSentinelMasterKilled(t *testing.T) {
+	faultLong(t)
+	t.Parallel()
+	s := redistest.StartSentinel(t)
+	u := faultUse(t, s.URL(), beequeue.Config{StallInterval: time.Second})
+	view := &faultView{t, faultClient(t, s.URL()), u.q.KeyPrefix()}
+	s.Master(t).Kill()
+	s.Master(t)
+	u.resumes("the replica took over")
+	assert.Positive(t, u.errors())
+	faultSettled(t, u, view)
+}
+
+// faultSettled stops the saves, waits until all that is left has run, and checks
+// the queue. Jobs may be lost, for replication is asynchronous; it says how many.
+func faultSettled(t *testing.T, u *faultTraffic, view *faultView) {
+	t.Helper()
+	ids := u.endSaves()
+	faultAwait(t, "the queue to be empty", func() bool {
+		return view.number("LLEN", "waiting") == 0 && view.number("LLEN", "active") == 0 && view.number("ZCARD", "delayed") == 0
+	})
+	faultAwait(t, "one view of one place for each job", view.settled)
+	view.check()
+	lost, doubled := 0, 0
+	for _, id := range ids {
+		switch n := u.runs.of(id); {
+		case n == 0:
+			lost++
+		case n > 1:
+			doubled++
+		}
+	}
+	t.Logf("%d jobs: %d lost with their master, %d run more than once; %d errors told", len(ids), lost, doubled, u.errors())
+	assert.Less(t, lost, 100)
+}

@@ -1,0 +1,236 @@
+package beequeue_test
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/gobeequeue/beequeue"
+)
+
+// faultTraffic is a queue in use: goroutines that save jobs, and two workers.
+type faultTraffic struct {
+	t       *testing.T
+	q       *faultQueue
+	workers []*faultQueue
+	runs    faultRuns
+	ran     atomic.Int64
+
+	mu   sync.Mutex
+	ids  []string // of jobs whose Save returned nil
+	quit chan struct{}
+	wg   sync.WaitGroup
+}
+
+// faultUse starts traffic over connections made by connect, which is called for
+// the producer and each worker.
+func faultUse(t *testing.T, url string, config beequeue.Config) *faultTraffic {
+	t.Helper()
+	name := faultName()
+	config.CallTimeout = faultPatience
+	u := &faultTraffic{t: t, q: faultOpen(t, faultClient(t, url), name, config), quit: make(chan struct{})}
+	for range 2 {
+		w := faultOpen(t, faultClient(t, url), name, config)
+		u.workers = append(u.workers, w)
+		w.process(20, func(_ context.Context, job *beequeue.Job) (any, error) {
+			u.runs.ran(job.ID)
+			u.ran.Add(1)
+			return nil, nil
+		})
+	}
+	for range 4 {
+		u.wg.Go(func() {
+			tick := time.NewTicker(2 * time.Millisecond)
+			defer tick.Stop()
+			for {
+				select {
+				case <-u.quit:
+					return
+				case <-tick.C:
+				}
+				job := u.q.CreateJob(nil)
+				if err := job.Save(context.Background()); err != nil {
+					t.Errorf("save: %v", err)
+					return
+				}
+				u.mu.Lock()
+				u.ids = append(u.ids, job.ID)
+				u.mu.Unlock()
+			}
+		})
+	}
+	t.Cleanup(func() { u.endSaves() })
+	u.flows("at first")
+	return u
+}
+
+// flows waits until 50 more jobs have run, and tells how long the first took.
+func (u *faultTraffic) flows(when string) time.Duration {
+	u.t.Helper()
+	began, before := time.Now(), u.ran.Load()
+	faultAwait(u.t, "jobs to be run "+when, func() bool { return u.ran.Load() > before })
+	first := time.Since(began)
+	faultAwait(u.t, "jobs to be run "+when, func() bool { return u.ran.Load() >= before+50 })
+	return first
+}
+
+// resumes is flows, with a bound on the time it may take on a busy machine.
+func (u *faultTraffic) resumes(after string) {
+	u.t.Helper()
+	first := u.flows("after " + after)
+	u.t.Logf("work resumed %v after %s", first.Round(time.Millisecond), after)
+	require.Less(u.t, first, 10*time.Second, "time to resume")
+}
+
+func (u *faultTraffic) endSaves() []string {
+	u.mu.Lock()
+	select {
+	case <-u.quit:
+	default:
+		close(u.quit)
+	}
+	u.mu.Unlock()
+	u.wg.Wait()
+	return u.ids
+}
+
+// end stops the saves, and demands that every job that was acknowledged has run,
+// once unless doubled, and that nothing else is there.
+func (u *faultTraffic) end(view *faultView, doubled bool) {
+	u.t.Helper()
+	ids := u.endSaves()
+	view.allSucceeded(len(ids))
+	u.runs.once(u.t, ids, doubled)
+	u.t.Logf("%d jobs, %d runs, %d errors told", len(ids), u.ran.Load(), u.errors())
+}
+
+func (u *faultTraffic) errors() int {
+	n := 0
+	for _, w := range u.workers {
+		n += w.errs.count()
+	}
+	return n
+}
+
+// Redis is killed and started again with its append-only file.
+//
+// Bee-Queue: saves under way fail or are sent twice, and jobs whose outcome was
+// under way are run again after a stall.
+func TestFaultRedisRestart(t *testing.T) {
+	t.Parallel()
+	s := faultRedis(t, "--appendonly", "yes", "--appendfsync", "always")
+	u := faultUse(t, s.URL(), beequeue.Config{})
+	view := &faultView{t, faultClient(t, s.URL()), u.q.KeyPrefix()}
+	for range 2 {
+		before := u.errors()
+		s.Kill()
+		faultAwait(t, "OnError", func() bool { return u.errors() > before })
+		s.Restart(t)
+		u.resumes("the restart")
+	}
+	u.end(view, false)
+}
+
+// Scripts are flushed and clients killed while the queue is in use.
+func TestFaultScriptFlushAndClientKill(t *testing.T) {
+	t.Parallel()
+	s := faultRedis(t)
+	u := faultUse(t, s.URL(), beequeue.Config{})
+	control := s.Client(t)
+	view := &faultView{t, control, u.q.KeyPrefix()}
+	command := func(words ...string) {
+		ctx, cancel := context.WithTimeout(context.Background(), faultPatience)
+		defer cancel()
+		assert.NoError(t, control.Do(ctx, control.B().Arbitrary(words...).Build()).Error())
+	}
+	stopFlush := faultEvery(100*time.Millisecond, func() { command("SCRIPT", "FLUSH") })
+	defer stopFlush()
+	u.flows("with scripts flushed")
+	assert.Zero(t, u.errors(), "SCRIPT FLUSH is not to be noticed")
+	stopKill := faultEvery(130*time.Millisecond, func() {
+		command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+		command("CLIENT", "KILL", "TYPE", "pubsub")
+	})
+	defer stopKill()
+	for range 8 {
+		u.flows("with clients killed")
+	}
+	stopKill()
+	u.resumes("the last CLIENT KILL")
+	stopFlush()
+	u.end(view, false)
+}
+
+// Redis does not answer, and then goes on.
+func TestFaultRedisFrozen(t *testing.T) {
+	t.Parallel()
+	s := faultRedis(t)
+	u := faultUse(t, s.URL(), beequeue.Config{StallInterval: 30 * time.Second})
+	view := &faultView{t, faultClient(t, s.URL()), u.q.KeyPrefix()}
+	s.Pause(t)
+	faultAwait(t, "OnError", func() bool { return u.errors() > 0 })
+	s.Resume(t)
+	u.resumes("the freeze")
+	u.end(view, false)
+}
+
+// A worker that is started while Redis is down begins to work when it comes up.
+// Meanwhile it tries about once a second, and burns no CPU.
+//
+// Bee-Queue: the pause between tries doubles without a bound.
+func TestFaultWorkerWaitsForRedis(t *testing.T) {
+	t.Parallel()
+	s := faultRedis(t, "--appendonly", "yes", "--appendfsync", "always")
+	name := faultName()
+	q := faultOpen(t, faultClient(t, s.URL()), name, beequeue.Config{})
+	w := faultOpen(t, faultClient(t, s.URL()), name, beequeue.Config{})
+	running := faultOpen(t, faultClient(t, s.URL()), name, beequeue.Config{})
+	done := make(chan string, 10)
+	handler := func(_ context.Context, job *beequeue.Job) (any, error) {
+		done <- job.ID
+		return nil, nil
+	}
+	running.process(1, handler)
+	faultReceive(t, done, q.save(nil).ID)
+	faultAwait(t, "the end of the run", func() bool {
+		counts, err := q.Counts(faultContext(t))
+		return err == nil && counts.Succeeded == 1
+	})
+	s.Kill()
+	w.process(1, handler)
+	faultAwait(t, "the worker to notice", func() bool { return w.errs.count() > 0 && running.errs.count() > 0 })
+
+	tick := time.NewTicker(3 * time.Second)
+	defer tick.Stop()
+	faultReceive(t, tick.C, "some seconds to pass") // for the pauses to grow
+	count, other, cpu := w.errs.count(), running.errs.count(), faultCPU(t)
+	faultReceive(t, tick.C, "some seconds to pass")
+	count, other, cpu = w.errs.count()-count, running.errs.count()-other, faultCPU(t)-cpu
+	t.Logf("in 3 s: %d errors of a worker that starts, %d of one that ran, %v of CPU with the tests beside it", count, other, cpu)
+	assert.Positive(t, other)
+	assert.LessOrEqual(t, count, 8)
+	assert.LessOrEqual(t, other, 30)
+
+	s.Restart(t)
+	began := time.Now()
+	job := q.save(nil)
+	require.Equal(t, job.ID, faultReceive(t, done, "the job"))
+	t.Logf("the job was run %v after the start of Redis", time.Since(began).Round(time.Millisecond))
+	faultAwait(t, "both to work", func() bool {
+		return w.Close(faultContext(t)) == nil && running.Close(faultContext(t)) == nil
+	})
+}
+
+// faultCPU is the CPU time of this process.
+func faultCPU(t *testing.T) time.Duration {
+	t.Helper()
+	var u syscall.Rusage
+	require.NoError(t, syscall.Getrusage(syscall.RUSAGE_SELF, &u))
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}

@@ -1,0 +1,223 @@
+package beequeue_test
+
+import (
+	"context"
+	"encoding/json"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/gobeequeue/beequeue"
+	"github.com/gobeequeue/beequeue/internal/redistest"
+)
+
+// faultStarts runs a worker that tells when each job started.
+func faultStarts(q *faultQueue) <-chan time.Time {
+	starts := make(chan time.Time, 100)
+	q.process(2, func(context.Context, *beequeue.Job) (any, error) {
+		starts <- time.Now()
+		return nil, nil
+	})
+	return starts
+}
+
+// A delayed job starts within 50 ms of its time on an idle worker, and not before.
+//
+// Bee-Queue: jobs due within nearTermWindow of each other are raised together,
+// and without activateDelayedJobs nobody raises any.
+func TestFaultDelayedStartsOnTime(t *testing.T) {
+	t.Parallel()
+	s := faultRedis(t)
+	q := faultOpen(t, faultClient(t, s.URL()), faultName(), beequeue.Config{})
+	starts := faultStarts(q)
+	var late []time.Duration
+	for i := range 15 {
+		due := time.Now().Add(150*time.Millisecond + time.Duration(i)*7*time.Millisecond)
+		require.NoError(t, q.CreateJob(i).DelayUntil(due).Save(faultContext(t)))
+		late = append(late, faultReceive(t, starts, "the job").Sub(due))
+	}
+	slices.Sort(late)
+	t.Logf("late by: least %v, median %v, most %v", late[0], late[len(late)/2], late[len(late)-1])
+	assert.GreaterOrEqual(t, late[0], time.Duration(0), "a job started before its time")
+	assert.LessOrEqual(t, late[len(late)/2], 50*time.Millisecond, "median")
+	assert.Empty(t, q.errs.list())
+}
+
+// Nobody hears that a delayed job is due earlier than the others: it starts all
+// the same, 5 s late at most.
+//
+// Bee-Queue: the job waits for the next timer, up to delayedDebounce and longer.
+func TestFaultDelayedMessageLost(t *testing.T) {
+	t.Parallel()
+	s := faultRedis(t)
+	client := faultClient(t, s.URL())
+	q := faultOpen(t, client, faultName(), beequeue.Config{})
+	view := &faultView{t, client, q.KeyPrefix()}
+	require.NoError(t, q.CreateJob("later").DelayUntil(time.Now().Add(time.Hour)).Save(faultContext(t)))
+	starts := faultStarts(q)
+	faultAwait(t, "the subscription", func() bool { return faultSubscribers(t, client, q.KeyPrefix()) == 1 })
+	due := time.Now().Add(100 * time.Millisecond)
+	view.number("HSET", "jobs", "quiet", `{"data":{},"options":{"timestamp":1,"stacktraces":[]},"status":"created"}`)
+	view.number("ZADD", "delayed", strconv.FormatInt(due.UnixMilli(), 10), "quiet") // and no PUBLISH
+	late := faultReceive(t, starts, "the job").Sub(due)
+	t.Logf("late by %v", late)
+	assert.LessOrEqual(t, late, 5500*time.Millisecond)
+}
+
+// Rounds of looking for delayed and for stalled jobs fail for a while, because a
+// key is no longer what it was or because Redis is out of reach. The errors are
+// told, a few a second at most, and the rounds go on by themselves.
+//
+// Bee-Queue: a stall check that fails once ends the checks of that process.
+func TestFaultRoundsGoOn(t *testing.T) {
+	t.Parallel()
+	const stall = 200 * time.Millisecond
+	s := faultRedis(t)
+	proxy := redistest.StartProxy(t, s.Addr)
+	direct := faultClient(t, s.URL())
+	name := faultName()
+	saver := faultOpen(t, direct, name, beequeue.Config{})
+	q := faultOpen(t, faultClient(t, proxy.URL()), name, beequeue.Config{StallInterval: stall})
+	view := &faultView{t, direct, q.KeyPrefix()}
+	done := make(chan string, 10)
+	q.process(2, func(_ context.Context, job *beequeue.Job) (any, error) {
+		done <- job.ID
+		return nil, nil
+	})
+	// A job of a worker that is gone, and a delayed one.
+	check := func(when string) {
+		t.Helper()
+		lost := "lost " + when
+		view.number("HSET", "jobs", lost, `{"data":{},"options":{"timestamp":1,"stacktraces":[]},"status":"created"}`)
+		view.number("LPUSH", "active", lost)
+		late := saver.CreateJob(nil).SetID("late " + when).DelayUntil(time.Now().Add(50 * time.Millisecond))
+		require.NoError(t, late.Save(faultContext(t)))
+		assert.ElementsMatch(t, []string{lost, late.ID},
+			[]string{faultReceive(t, done, "a job "+when), faultReceive(t, done, "a job "+when)})
+		// A run that is cut off before its end is recorded would be run again.
+		faultAwait(t, "the jobs' end", func() bool { return view.number("LLEN", "active") == 0 })
+	}
+	check("at first")
+
+	for _, key := range []string{"delayed", "stalling", "workers"} {
+		before := q.errs.count()
+		// One that holds something is moved out of the way for as long.
+		require.NoError(t, direct.Do(faultContext(t), direct.B().Set().Key(q.KeyPrefix()+key).Value("no such thing").Build()).Error())
+		faultAwait(t, "OnError", func() bool { return q.errs.count() > before && q.errs.find(nil, "WRONGTYPE") != nil })
+		from, began := q.errs.count(), time.Now()
+		tick := time.NewTicker(1500 * time.Millisecond)
+		faultReceive(t, tick.C, "some time to pass")
+		tick.Stop()
+		perSecond := float64(q.errs.count()-from) / time.Since(began).Seconds()
+		t.Logf("%s of a wrong type: %.1f errors a second", key, perSecond)
+		assert.Less(t, perSecond, 30.0)
+		view.number("DEL", key)
+		check("after " + key + " was wrong")
+	}
+
+	proxy.Block()
+	before := q.errs.count()
+	faultAwait(t, "OnError", func() bool { return q.errs.count() > before })
+	tick := time.NewTicker(time.Second)
+	faultReceive(t, tick.C, "some time to pass")
+	tick.Stop()
+	proxy.Unblock(t)
+	check("after Redis was out of reach")
+	view.allSucceeded(2 * 5)
+}
+
+// A key has the wrong type. A save stores nothing of its job then, and says why;
+// workers say it, too, and do not run hot; all goes on when the key is gone.
+//
+// Bee-Queue: addJob has stored the record before LPUSH fails, and the job is
+// nowhere; the retry of BRPOPLPUSH waits twice as long each time without a bound.
+func TestFaultWrongType(t *testing.T) {
+	for _, key := range []string{"waiting", "jobs", "delayed", "calls"} {
+		t.Run(key, func(t *testing.T) {
+			t.Parallel()
+			s := faultRedis(t)
+			client := faultClient(t, s.URL())
+			q := faultOpen(t, client, faultName(), beequeue.Config{})
+			w := faultOpen(t, client, q.Name(), beequeue.Config{})
+			view := &faultView{t, client, q.KeyPrefix()}
+			require.NoError(t, client.Do(faultContext(t), client.B().Set().Key(q.KeyPrefix()+key).Value("text").Build()).Error())
+			for i, job := range []*beequeue.Job{
+				q.CreateJob(1), q.CreateJob(2).SetID("mine"), q.CreateJob(3).DelayUntil(time.Now().Add(time.Minute)),
+			} {
+				err := job.Save(faultContext(t))
+				require.ErrorContains(t, err, "WRONGTYPE", "job %d", i)
+				require.NotErrorIs(t, err, beequeue.ErrUncertain)
+			}
+			keys, err := client.Do(faultContext(t), client.B().Keys().Pattern("*").Build()).AsStrSlice()
+			require.NoError(t, err)
+			require.Equal(t, []string{q.KeyPrefix() + key}, keys, "what is there after saves that failed")
+
+			starts := faultStarts(w)
+			faultAwait(t, "OnError", func() bool { return w.errs.find(nil, "WRONGTYPE") != nil })
+			require.NoError(t, client.Do(faultContext(t), client.B().ConfigResetstat().Build()).Error())
+			from, began := w.errs.count(), time.Now()
+			tick := time.NewTicker(2 * time.Second)
+			defer tick.Stop()
+			faultReceive(t, tick.C, "some time to pass")
+			info, err := client.Do(faultContext(t), client.B().Info().Section("stats").Build()).ToString()
+			require.NoError(t, err)
+			_, rest, _ := strings.Cut(info, "total_commands_processed:")
+			number, _, _ := strings.Cut(rest, "\r\n")
+			commands, err := strconv.Atoi(number)
+			require.NoError(t, err)
+			t.Logf("in %v: %d errors, %d commands", time.Since(began).Round(time.Millisecond), w.errs.count()-from, commands)
+			assert.Less(t, w.errs.count()-from, 20)
+			assert.Less(t, commands, 100)
+			view.number("DEL", key)
+			q.save("at last")
+			faultReceive(t, starts, "the job")
+			view.allSucceeded(1)
+		})
+	}
+}
+
+// Redis is out of memory. Saves fail and say so, and store nothing; jobs that run
+// finish; what lost workers left is taken back; all goes on when there is memory.
+func TestFaultOutOfMemory(t *testing.T) {
+	t.Parallel()
+	const stall = 200 * time.Millisecond
+	s := faultRedis(t)
+	client := faultClient(t, s.URL())
+	q := faultOpen(t, client, faultName(), beequeue.Config{StallInterval: stall, CallTimeout: 2 * time.Second})
+	view := &faultView{t, client, q.KeyPrefix()}
+	limit := func(bytes string) { s.Do(t, "CONFIG", "SET", "maxmemory", bytes, "maxmemory-policy", "noeviction") }
+	started, finish := make(chan string, 10), make(chan struct{})
+	succeeded := make(chan string, 10)
+	q.OnSucceeded(func(job *beequeue.Job, _ json.RawMessage) { succeeded <- job.ID })
+	stop := q.process(1, func(_ context.Context, job *beequeue.Job) (any, error) {
+		started <- job.ID
+		<-finish
+		return "done", nil
+	})
+	running, waiting := q.save("running"), q.save("waiting")
+	require.Equal(t, running.ID, faultReceive(t, started, "the job"))
+	view.number("HSET", "jobs", "lost", `{"data":{},"options":{"timestamp":1,"stacktraces":[]},"status":"created"}`)
+	view.number("LPUSH", "active", "lost")
+	limit("1")
+	before := view.list("HKEYS", "jobs")
+	for _, job := range []*beequeue.Job{q.CreateJob(1), q.CreateJob(2).SetID("mine"), q.CreateJob(3).DelayUntil(time.Now().Add(time.Minute))} {
+		require.ErrorContains(t, job.Save(faultContext(t)), "OOM")
+	}
+	require.ElementsMatch(t, before, view.list("HKEYS", "jobs"))
+	// Several leases' time: the job is not taken from its worker.
+	faultHolds(t, 4*stall, "the job is the worker's", func() bool { return q.errs.find(beequeue.ErrOwnershipLost, "") == nil })
+	close(finish)
+	require.Equal(t, running.ID, faultReceive(t, succeeded, "the running job to finish"))
+	require.ElementsMatch(t, []string{"lost", waiting.ID},
+		[]string{faultReceive(t, succeeded, "a waiting job to run"), faultReceive(t, succeeded, "a waiting job to run")})
+	limit("0")
+	late := q.save("late")
+	require.Equal(t, late.ID, faultReceive(t, succeeded, "a job that came later"))
+	require.NoError(t, stop())
+	view.allSucceeded(4)
+}

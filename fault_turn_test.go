@@ -1,0 +1,154 @@
+package beequeue_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/gobeequeue/beequeue"
+	"github.com/gobeequeue/beequeue/internal/redistest"
+)
+
+// An id whose record is gone is dropped when it is claimed, and so is a second
+// copy of an id that runs already; neither stays in active.
+//
+// Bee-Queue: BRPOPLPUSH has moved the id to active before anybody looks for its
+// record, and there it stays until a stall check; a copy runs beside the first.
+func TestFaultClaimWithoutRecord(t *testing.T) {
+	t.Parallel()
+	s := faultRedis(t)
+	client := faultClient(t, s.URL())
+	q := faultOpen(t, client, faultName(), beequeue.Config{StallInterval: time.Minute})
+	view := &faultView{t, client, q.KeyPrefix()}
+	ran, finish := make(chan string, 10), make(chan struct{})
+	stop := q.process(3, func(_ context.Context, job *beequeue.Job) (any, error) {
+		ran <- job.ID
+		<-finish
+		return nil, nil
+	})
+	job := q.save(nil)
+	require.Equal(t, job.ID, faultReceive(t, ran, "the job"))
+	view.number("LPUSH", "waiting", "ghost", job.ID, "ghost", job.ID)
+	faultAwait(t, "waiting to be empty", func() bool { return view.number("LLEN", "waiting") == 0 })
+	require.Equal(t, []string{job.ID}, view.list("LRANGE", "active", "0", "-1"))
+	close(finish)
+	view.allSucceeded(1)
+	require.NoError(t, stop())
+	require.Empty(t, ran, "another run")
+	require.Zero(t, view.number("HLEN", "owners"))
+}
+
+// A worker process is killed after it was woken and before it claims: the job is
+// in waiting as before.
+//
+// Bee-Queue: the blocked BRPOPLPUSH has moved the id to active, whether or not
+// the worker is there to hear of it.
+func TestFaultKilledBetweenWakeAndClaim(t *testing.T) {
+	t.Parallel()
+	s := faultRedis(t)
+	gate := redistest.StartGate(t, s.Addr)
+	client := faultClient(t, s.URL())
+	q := faultOpen(t, client, faultName(), beequeue.Config{})
+	view := &faultView{t, client, q.KeyPrefix()}
+	blocked := func() bool {
+		list, err := client.Do(faultContext(t), client.B().ClientList().Build()).ToString()
+		return err == nil && faultContainsAll(list, "cmd=blmove", "flags=b")
+	}
+	child := faultStart(t, childObeys, gate.URL(), q.Name(), time.Minute)
+	faultAwait(t, "the worker to wait", blocked)
+	gate.Hold()
+	job := q.save(nil)
+	faultAwait(t, "the wake-up", func() bool { return !blocked() })
+	child.signal(syscall.SIGKILL)
+	<-child.ended
+	require.Equal(t, []string{"waiting"}, view.places()[job.ID])
+	view.check()
+	require.NoError(t, q.Drain(faultContext(t), 1, func(context.Context, *beequeue.Job) (any, error) { return nil, nil }))
+	view.allSucceeded(1)
+}
+
+// The reply of a claim is lost: the jobs run once, and none is left in active.
+//
+// Bee-Queue: the id is in active and no worker knows of it; it takes two stall
+// checks to come back.
+func TestFaultClaimReplyLost(t *testing.T) {
+	t.Parallel()
+	s := faultRedis(t)
+	proxy := redistest.StartProxy(t, s.Addr)
+	client := faultClient(t, s.URL())
+	name := faultName()
+	q := faultOpen(t, client, name, beequeue.Config{})
+	w := faultOpen(t, faultClient(t, proxy.URL()), name, beequeue.Config{StallInterval: time.Minute})
+	view := &faultView{t, client, q.KeyPrefix()}
+	var ids []string
+	for range 20 {
+		ids = append(ids, q.save(nil).ID)
+	}
+	proxy.DropReplies(3, faultTurn)
+	var runs faultRuns
+	began := time.Now()
+	stop := w.process(10, func(_ context.Context, job *beequeue.Job) (any, error) {
+		runs.ran(job.ID)
+		return nil, nil
+	})
+	view.allSucceeded(len(ids))
+	t.Logf("20 jobs, three replies lost: %v", time.Since(began))
+	require.NoError(t, stop())
+	runs.once(t, ids, false)
+	require.Equal(t, 3, proxy.Dropped())
+	require.Zero(t, view.number("HLEN", "owners"))
+}
+
+// The reply to an outcome is lost: it is recorded once and told once, and the job
+// is not taken for lost.
+//
+// Bee-Queue: the MULTI that is sent again publishes again, and the callback gets
+// an error although the job is recorded.
+func TestFaultFinishReplyLost(t *testing.T) {
+	t.Parallel()
+	s := faultRedis(t)
+	proxy := redistest.StartProxy(t, s.Addr)
+	client := faultClient(t, s.URL())
+	name := faultName()
+	q := faultOpen(t, client, name, beequeue.Config{})
+	w := faultOpen(t, faultClient(t, proxy.URL()), name, beequeue.Config{})
+	view := &faultView{t, client, q.KeyPrefix()}
+	told, published := make(chan string, 20), make(chan string, 20)
+	w.OnSucceeded(func(job *beequeue.Job, _ json.RawMessage) { told <- job.ID + " succeeded" })
+	w.OnRetrying(func(job *beequeue.Job, _ error) { told <- job.ID + " retrying" })
+	q.OnJobSucceeded(func(id string, _ json.RawMessage) { published <- id + " succeeded" })
+	q.OnJobRetrying(func(id string, _ error) { published <- id + " retrying" })
+	faultAwait(t, "the subscription", func() bool { return faultSubscribers(t, client, q.KeyPrefix()) == 1 })
+
+	job := q.CreateJob(nil).Retries(1)
+	require.NoError(t, job.Save(faultContext(t)))
+	var runs faultRuns
+	stop := w.process(1, func(_ context.Context, job *beequeue.Job) (any, error) {
+		proxy.DropReplies(2, faultTurn) // of the call that records this run
+		if runs.ran(job.ID) == 1 {
+			return nil, errors.New("once more")
+		}
+		return nil, nil
+	})
+	want := []string{job.ID + " retrying", job.ID + " succeeded"}
+	for _, w := range want {
+		require.Equal(t, w, faultReceive(t, told, "the callback"))
+		require.Equal(t, w, faultReceive(t, published, "the event"))
+	}
+	view.allSucceeded(1)
+	require.NoError(t, stop())
+	require.Equal(t, 4, proxy.Dropped())
+	require.Equal(t, 2, runs.of(job.ID))
+	require.Empty(t, told)
+	require.Empty(t, published)
+	require.NoError(t, w.errs.find(beequeue.ErrOwnershipLost, ""))
+	got, err := q.GetJob(faultContext(t), job.ID)
+	require.NoError(t, err)
+	require.Len(t, got.Options.Stacktraces, 1)
+	require.Zero(t, got.Options.Retries)
+}

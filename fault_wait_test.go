@@ -1,0 +1,173 @@
+package beequeue_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/gobeequeue/beequeue"
+	"github.com/gobeequeue/beequeue/internal/redistest"
+)
+
+// The waiter's connections break before the event comes: Wait returns the result.
+//
+// Bee-Queue: the event is gone, and its listeners hear nothing, for ever.
+func TestFaultWaitMissesEvent(t *testing.T) {
+	t.Parallel()
+	s := faultRedis(t)
+	proxy := redistest.StartProxy(t, s.Addr)
+	direct := faultClient(t, s.URL())
+	name := faultName()
+	w := faultOpen(t, direct, name, beequeue.Config{})
+	q := faultOpen(t, faultClient(t, proxy.URL()), name, beequeue.Config{})
+	view := &faultView{t, direct, q.KeyPrefix()}
+	job, bad := q.save("good"), q.save("bad")
+	results, failures := make(chan string, 1), make(chan error, 1)
+	go func() {
+		result, err := job.Wait(faultContext(t))
+		assert.NoError(t, err)
+		results <- string(result)
+	}()
+	go func() {
+		_, err := bad.Wait(faultContext(t))
+		failures <- err
+	}()
+	faultAwait(t, "the subscription", func() bool { return faultSubscribers(t, direct, q.KeyPrefix()) == 1 })
+	proxy.Block()
+	faultAwait(t, "the subscription to be gone", func() bool { return faultSubscribers(t, direct, q.KeyPrefix()) == 0 })
+	require.NoError(t, w.Drain(faultContext(t), 2, func(_ context.Context, job *beequeue.Job) (any, error) {
+		if string(job.Data) == `"bad"` {
+			return nil, assert.AnError
+		}
+		return "result", nil
+	}))
+	require.Equal(t, int64(1), view.number("SCARD", "succeeded"))
+	proxy.Unblock(t)
+	began := time.Now()
+	require.Equal(t, `"result"`, faultReceive(t, results, "Wait"))
+	var failed *beequeue.FailedError
+	require.ErrorAs(t, faultReceive(t, failures, "Wait"), &failed)
+	require.Equal(t, assert.AnError.Error(), failed.Message)
+	t.Logf("Wait returned %v after Redis was back", time.Since(began).Round(time.Millisecond))
+	require.Error(t, q.errs.find(nil, "subscription"))
+}
+
+// Subscriptions are killed again and again while many jobs are waited for.
+func TestFaultWaitWithSubscriptionsKilled(t *testing.T) {
+	t.Parallel()
+	s := faultRedis(t)
+	client := faultClient(t, s.URL())
+	q := faultOpen(t, client, faultName(), beequeue.Config{})
+	q.process(10, func(_ context.Context, job *beequeue.Job) (any, error) { return job.Data, nil })
+	control := s.Client(t)
+	stop := faultEvery(20*time.Millisecond, func() {
+		_ = control.Do(context.Background(), control.B().Arbitrary("CLIENT", "KILL", "TYPE", "pubsub").Build()).Error()
+	})
+	defer stop()
+	var wg sync.WaitGroup
+	for i := range 20 {
+		wg.Go(func() {
+			for j := range 10 {
+				job := q.CreateJob(i*10 + j)
+				err := job.Save(faultContext(t))
+				var result json.RawMessage
+				if err == nil {
+					result, err = job.Wait(faultContext(t))
+				}
+				if err != nil || string(result) != string(job.Data) {
+					t.Errorf("job %s: result %s, %v", job.Data, result, err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// A queue that only saves subscribes to nothing, nor does a Wait for a job that
+// has finished; the subscription of one that has to wait goes away some time later.
+//
+// Bee-Queue: each queue value subscribes when it is made, unless told not to.
+func TestFaultSubscribesOnlyWhenHeard(t *testing.T) {
+	t.Parallel()
+	s := faultRedis(t)
+	client := faultClient(t, s.URL())
+	q := faultOpen(t, client, faultName(), beequeue.Config{})
+	w := faultOpen(t, client, q.Name(), beequeue.Config{})
+	job := q.save("early")
+	require.NoError(t, w.Drain(faultContext(t), 1, func(context.Context, *beequeue.Job) (any, error) { return 7, nil }))
+	result, err := job.Wait(faultContext(t))
+	require.NoError(t, err)
+	require.Equal(t, "7", string(result))
+	require.Zero(t, faultSubscribers(t, client, q.KeyPrefix()))
+
+	late := q.save("late")
+	waited := make(chan error, 1)
+	go func() {
+		_, err := late.Wait(faultContext(t))
+		waited <- err
+	}()
+	faultAwait(t, "the subscription", func() bool { return faultSubscribers(t, client, q.KeyPrefix()) == 1 })
+	require.NoError(t, w.Drain(faultContext(t), 1, func(context.Context, *beequeue.Job) (any, error) { return 7, nil }))
+	require.NoError(t, faultReceive(t, waited, "Wait"))
+	began := time.Now()
+	faultAwait(t, "the subscription to go away", func() bool { return faultSubscribers(t, client, q.KeyPrefix()) == 0 })
+	t.Logf("the subscription went away after %v", time.Since(began).Round(time.Millisecond))
+	require.NoError(t, q.Close(faultContext(t)))
+}
+
+// Two thousand saves and waits leave nothing behind but what there was before.
+//
+// It does not run beside other tests, which have goroutines and memory, too.
+func TestFaultWaitsLeaveNothing(t *testing.T) {
+	s := faultRedis(t)
+	client := faultClient(t, s.URL())
+	q := faultOpen(t, client, faultName(), beequeue.Config{RemoveOnSuccess: true})
+	q.process(10, func(context.Context, *beequeue.Job) (any, error) { return 7, nil })
+	const waiters, each = 10, 100
+	use := func() {
+		var wg sync.WaitGroup
+		for range waiters {
+			wg.Go(func() {
+				for range each {
+					job := q.CreateJob(nil)
+					err := job.Save(context.Background())
+					if err == nil {
+						_, err = job.Wait(context.Background())
+					}
+					// The job may be gone already: with its record, its result.
+					if err != nil && !errors.Is(err, beequeue.ErrNotFound) {
+						t.Errorf("job %q: %v", job.ID, err)
+					}
+				}
+			})
+		}
+		wg.Wait()
+	}
+	state := func() (goroutines int, objects uint64) {
+		runtime.GC()
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return len(faultGoroutines()), m.HeapObjects
+	}
+	use()
+	goroutines, objects := state()
+	for range 2 {
+		use()
+	}
+	var after uint64
+	faultAwait(t, "goroutines to end", func() bool {
+		var now int
+		now, after = state()
+		return now <= goroutines
+	})
+	t.Logf("heap objects: %d before, %d after", objects, after)
+	assert.Less(t, after, objects+waiters*each, "heap objects")
+}

@@ -1,0 +1,83 @@
+package beequeue_test
+
+import (
+	"context"
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/redis/rueidis"
+	"github.com/stretchr/testify/require"
+
+	"github.com/gobeequeue/beequeue"
+)
+
+// A callback that is slow costs events, which is reported, but neither the
+// connection nor the end of a Wait.
+func TestSlowCallback(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, s *server) {
+		f := open(t, s, beequeue.Config{})
+		blocked, release := make(chan struct{}), make(chan struct{})
+		first := true
+		heard := 0
+		f.OnJobProgress(func(string, json.RawMessage) {
+			heard++
+			if first {
+				first = false
+				close(blocked)
+				<-release
+			}
+		})
+		job := f.save(1)
+		ended := make(chan error, 1)
+		go func() {
+			_, err := job.Wait(context.Background())
+			ended <- err
+		}()
+		f.subscribed(1)
+		require.NoError(t, job.ReportProgress(bounded(t), 1))
+		receive(t, blocked, "the callback")
+
+		const flood = 6000 // more than the queue keeps for those who are slow
+		commands := make(rueidis.Commands, flood)
+		for i := range commands {
+			commands[i] = f.client.B().Arbitrary("PUBLISH").Keys(f.KeyPrefix() + "events").
+				Args(`{"id":"x","event":"progress","data":1}`).Build()
+		}
+		for _, reply := range f.client.DoMulti(bounded(t), commands...) {
+			require.NoError(t, reply.Error())
+		}
+		drain(t, f.Queue, 1, succeed) // its event is lost, too
+		close(release)
+		require.NoError(t, receive(t, ended, "Wait"))
+		f.expectError(func(err error) bool { return strings.Contains(err.Error(), "events were dropped") })
+		require.NoError(t, f.Close(bounded(t)))
+		require.Less(t, heard, flood)
+	})
+}
+
+// When nobody has listened for some seconds, the subscription is given up; who
+// comes later gets a new one.
+func TestSubscriptionIsGivenUp(t *testing.T) {
+	t.Parallel()
+	onReal(t, func(t *testing.T, s *server) {
+		f := open(t, s, beequeue.Config{})
+		for _, last := range []bool{false, true} {
+			job := f.save(1)
+			ended := make(chan error, 1)
+			go func() {
+				_, err := job.Wait(context.Background())
+				ended <- err
+			}()
+			f.subscribed(1)
+			drain(t, f.Queue, 1, succeed)
+			require.NoError(t, receive(t, ended, "Wait"))
+			require.EqualValues(t, 1, f.subscriptions("events"), "it is kept a while")
+			if last {
+				return
+			}
+			await(t, "the subscription is given up", func() bool { return f.subscriptions("events") == 0 })
+		}
+	})
+}

@@ -1,0 +1,328 @@
+package beequeue_test
+
+import (
+	"context"
+	"encoding/json"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/gobeequeue/beequeue"
+)
+
+// inEachState makes a job in every state; the one in active runs until release
+// is called, which waits for its end.
+func inEachState(t *testing.T, f *fixture) (ids map[beequeue.State]string, release func()) {
+	t.Helper()
+	ids = make(map[beequeue.State]string)
+	ids[beequeue.StateSucceeded] = f.save("succeeds").ID
+	drain(t, f.Queue, 1, succeed)
+	ids[beequeue.StateFailed] = f.save("fails").ID
+	drain(t, f.Queue, 1, fail)
+	ids[beequeue.StateDelayed] = f.save("later", func(j *beequeue.Job) { j.DelayUntil(time.Now().Add(time.Hour)) }).ID
+	ids[beequeue.StateActive] = f.save("runs").ID
+	running, done := make(chan struct{}), make(chan struct{})
+	r := process(t, f.Queue, 1, func(context.Context, *beequeue.Job) (any, error) {
+		close(running)
+		<-done
+		return nil, nil
+	})
+	receive(t, running, "the handler")
+	ids[beequeue.StateWaiting] = f.save("waits").ID
+	return ids, func() {
+		r.cancel()
+		close(done)
+		require.NoError(t, r.wait())
+	}
+}
+
+func TestGetJob(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, s *server) {
+		f := open(t, s, beequeue.Config{})
+		_, err := f.GetJob(bounded(t), "1")
+		require.ErrorIs(t, err, beequeue.ErrNotFound)
+		require.ErrorContains(t, err, `get job "1" in queue "`+f.Name()+`": job not found`)
+
+		ids, release := inEachState(t, f)
+		for state, id := range ids {
+			job := f.lookup(id)
+			require.Equal(t, id, job.ID)
+			want := map[beequeue.State]beequeue.Status{
+				beequeue.StateSucceeded: beequeue.StatusSucceeded,
+				beequeue.StateFailed:    beequeue.StatusFailed,
+			}[state]
+			if want == "" {
+				want = beequeue.StatusCreated
+			}
+			require.Equal(t, want, job.Status, state)
+		}
+		require.Equal(t, []string{"broken"}, f.lookup(ids[beequeue.StateFailed]).Options.Stacktraces)
+		release()
+	})
+}
+
+func TestGetJobMalformed(t *testing.T) {
+	t.Parallel()
+	f := open(t, mini, beequeue.Config{})
+	f.plant("bad", `{"data":1,"options":[]}`)
+	_, err := f.GetJob(bounded(t), "bad")
+	var bad *beequeue.RecordError
+	require.ErrorAs(t, err, &bad)
+	require.Equal(t, beequeue.RecordError{ID: "bad", Reason: "options: want an object, got []"}, *bad)
+	require.ErrorContains(t, err, `job "bad" has a malformed record`)
+}
+
+func TestIsInSet(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, s *server) {
+		f := open(t, s, beequeue.Config{})
+		ids, release := inEachState(t, f)
+		began := time.Now()
+		for state, id := range ids {
+			job := f.lookup(id)
+			for _, other := range states {
+				in, err := job.IsInSet(bounded(t), other)
+				require.NoError(t, err)
+				require.Equal(t, state == other, in, "job in %s, asked for %s", state, other)
+			}
+		}
+		require.Less(t, time.Since(began), 5*time.Second, "an answer of no is an answer")
+		in, err := f.CreateJob(nil).SetID("none").IsInSet(bounded(t), beequeue.StateWaiting)
+		require.NoError(t, err)
+		require.False(t, in)
+		_, err = f.lookup(ids[beequeue.StateFailed]).IsInSet(bounded(t), "stalling")
+		require.ErrorContains(t, err, `unknown state "stalling"`)
+		release()
+	})
+}
+
+func idsOf(jobs []*beequeue.Job) []string {
+	ids := make([]string, len(jobs))
+	for i, job := range jobs {
+		ids[i] = job.ID
+	}
+	return ids
+}
+
+// Lists and delayed are paged in order.
+func TestGetJobsOrdered(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, s *server) {
+		f := open(t, s, beequeue.Config{})
+		const n = 130
+		batch := make([]*beequeue.Job, 0, 2*n)
+		var newestFirst, dueFirst []string
+		for i := range n {
+			batch = append(batch, f.CreateJob(i).SetID("w"+itoa(i)))
+			newestFirst = append(newestFirst, "w"+itoa(i))
+		}
+		for i := range n {
+			batch = append(batch, f.CreateJob(i).SetID("d"+itoa(i)).DelayUntil(time.Now().Add(time.Hour+time.Duration(i)*time.Second)))
+			dueFirst = append(dueFirst, "d"+itoa(i))
+		}
+		require.NoError(t, f.SaveAll(bounded(t), batch))
+		slices.Reverse(newestFirst)
+
+		for state, all := range map[beequeue.State][]string{
+			beequeue.StateWaiting: newestFirst, beequeue.StateDelayed: dueFirst, beequeue.StateActive: nil,
+		} {
+			for _, page := range []beequeue.Page{
+				{},
+				{Size: 1},
+				{Size: 50},
+				{Size: n},
+				{Size: 10 * n},
+				{Start: 1, Size: 2},
+				{Start: 50},
+				{Start: n - 1, Size: 5},
+				{Start: n},
+				{Start: 10 * n, Size: 3},
+			} {
+				size := page.Size
+				if size == 0 {
+					size = 100
+				}
+				first, last := min(page.Start, len(all)), min(page.Start+size, len(all))
+				jobs, err := f.GetJobs(bounded(t), state, page)
+				require.NoError(t, err)
+				require.Equal(t, append([]string{}, all[first:last]...), idsOf(jobs), "%s, page %+v", state, page)
+			}
+		}
+		jobs, err := f.GetJobs(bounded(t), beequeue.StateWaiting, beequeue.Page{Start: 3, Size: 1})
+		require.NoError(t, err)
+		require.Equal(t, itoa(n-4), string(jobs[0].Data), "records come with the ids")
+	})
+}
+
+// Sets are larger than one SSCAN gives, and pages of them are complete.
+func TestGetJobsOfSets(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, s *server) {
+		f := open(t, s, beequeue.Config{ScanCount: 10})
+		const n = 250
+		batch := make([]*beequeue.Job, n)
+		want := make([]string, n)
+		for i := range batch {
+			// Long ids keep Redis from packing the set into one node.
+			want[i] = "a job with quite a long id, for the sake of its encoding, number " + itoa(i)
+			batch[i] = f.CreateJob(i).SetID(want[i])
+		}
+		require.NoError(t, f.SaveAll(bounded(t), batch))
+		drain(t, f.Queue, 50, succeed)
+
+		jobs, err := f.GetJobs(bounded(t), beequeue.StateSucceeded, beequeue.Page{})
+		require.NoError(t, err)
+		require.Len(t, jobs, 100, "100 is the default")
+		jobs, err = f.GetJobs(bounded(t), beequeue.StateSucceeded, beequeue.Page{Size: 10 * n})
+		require.NoError(t, err)
+		require.ElementsMatch(t, want, idsOf(jobs))
+		for _, job := range jobs {
+			require.Equal(t, beequeue.StatusSucceeded, job.Status)
+		}
+		var paged []string
+		for start := 0; ; start += 60 {
+			jobs, err := f.GetJobs(bounded(t), beequeue.StateSucceeded, beequeue.Page{Start: start, Size: 60})
+			require.NoError(t, err)
+			if len(jobs) == 0 {
+				break
+			}
+			paged = append(paged, idsOf(jobs)...)
+		}
+		require.ElementsMatch(t, want, paged, "pages overlap or leave out jobs")
+
+		jobs, err = f.GetJobs(bounded(t), beequeue.StateFailed, beequeue.Page{})
+		require.NoError(t, err)
+		require.Empty(t, jobs)
+	})
+}
+
+func TestGetJobsEachState(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, s *server) {
+		f := open(t, s, beequeue.Config{})
+		ids, release := inEachState(t, f)
+		for state, id := range ids {
+			jobs, err := f.GetJobs(bounded(t), state, beequeue.Page{})
+			require.NoError(t, err)
+			require.Equal(t, []string{id}, idsOf(jobs), state)
+		}
+		release()
+	})
+}
+
+func TestGetJobsRefuses(t *testing.T) {
+	t.Parallel()
+	f := open(t, mini, beequeue.Config{})
+	_, err := f.GetJobs(bounded(t), "jobs", beequeue.Page{})
+	require.ErrorContains(t, err, `unknown state "jobs"`)
+	for _, page := range []beequeue.Page{{Start: -1}, {Size: -1}, {Start: int(^uint(0) >> 1), Size: 2}} {
+		_, err := f.GetJobs(bounded(t), beequeue.StateWaiting, page)
+		require.ErrorContains(t, err, "out of range", "%+v", page)
+	}
+}
+
+// Records that cannot be read do not keep the others from being listed; ids
+// without a record are left out.
+func TestGetJobsMalformed(t *testing.T) {
+	t.Parallel()
+	f := open(t, mini, beequeue.Config{})
+	f.untidy = true
+	f.save("good", func(j *beequeue.Job) { j.SetID("good") })
+	f.plant("bad", "nonsense")
+	f.plant("worse", "null")
+	f.must("LPUSH", "waiting", "ghost")
+	jobs, err := f.GetJobs(bounded(t), beequeue.StateWaiting, beequeue.Page{})
+	require.Equal(t, []string{"good"}, idsOf(jobs))
+	var bad *beequeue.RecordError
+	require.ErrorAs(t, err, &bad)
+	require.ErrorContains(t, err, `job "bad" has a malformed record: record is not JSON`)
+	require.ErrorContains(t, err, `job "worse" has a malformed record: want an object, got null`)
+}
+
+func TestRemoveJobInEveryState(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, s *server) {
+		f := open(t, s, beequeue.Config{})
+		ids, release := inEachState(t, f)
+		for _, state := range states {
+			id := ids[state]
+			require.NoError(t, f.lookup(id).Remove(bounded(t)))
+			require.NotContains(t, f.places(), id, state)
+			require.Zero(t, f.number("HEXISTS", "jobs", id), state)
+			require.NoError(t, f.RemoveJob(bounded(t), id), "one that is not there is no error")
+		}
+		require.Empty(t, f.list("HKEYS", "owners"))
+		release()
+		f.expectError(is(beequeue.ErrOwnershipLost)) // what became of the running one
+		require.Empty(t, f.places(), "the job that ran must not come back")
+	})
+}
+
+// The handler of a job that was removed is told so at the next heartbeat, and
+// what it does changes nothing; a new job of the same id is another job.
+func TestRemoveRunningJob(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, s *server) {
+		f := open(t, s, beequeue.Config{StallInterval: 150 * time.Millisecond})
+		f.save("first", func(j *beequeue.Job) { j.SetID("x").Retries(5) })
+		causes := make(chan error, 1)
+		proceed := make(chan struct{})
+		var ends []string
+		f.OnSucceeded(func(job *beequeue.Job, _ json.RawMessage) { ends = append(ends, string(job.Data)) })
+		f.OnFailed(func(job *beequeue.Job, _ error) { ends = append(ends, "failed "+string(job.Data)) })
+		running := make(chan struct{})
+		r := process(t, f.Queue, 2, func(ctx context.Context, job *beequeue.Job) (any, error) {
+			if string(job.Data) != `"first"` {
+				return "second", nil
+			}
+			close(running)
+			<-ctx.Done()
+			causes <- context.Cause(ctx)
+			<-proceed
+			return "first", errBroken
+		})
+		receive(t, running, "the handler")
+		require.NoError(t, f.RemoveJob(bounded(t), "x"))
+		require.ErrorIs(t, receive(t, causes, "the end of the context"), beequeue.ErrOwnershipLost)
+		f.expectError(is(beequeue.ErrOwnershipLost))
+
+		second := f.save("second", func(j *beequeue.Job) { j.SetID("x") })
+		close(proceed)
+		got, err := beequeue.WaitFor[string](bounded(t), second)
+		require.NoError(t, err)
+		require.Equal(t, "second", got)
+		require.NoError(t, r.stop())
+		require.Equal(t, []string{`"second"`}, ends)
+		f.requireState("x", beequeue.StateSucceeded)
+	})
+}
+
+func TestRetry(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, s *server) {
+		f := open(t, s, beequeue.Config{})
+		ids, release := inEachState(t, f)
+		release()
+		for _, state := range states {
+			if state == beequeue.StateFailed {
+				continue
+			}
+			err := f.lookup(ids[state]).Retry(bounded(t))
+			require.ErrorIs(t, err, beequeue.ErrNotFailed, state)
+		}
+		err := f.CreateJob(nil).SetID("none").Retry(bounded(t))
+		require.ErrorIs(t, err, beequeue.ErrNotFound)
+		require.NoError(t, f.RemoveJob(bounded(t), ids[beequeue.StateWaiting]))
+
+		failed := f.lookup(ids[beequeue.StateFailed])
+		require.NoError(t, failed.Retry(bounded(t)))
+		f.requireState(failed.ID, beequeue.StateWaiting)
+		require.ErrorIs(t, failed.Retry(bounded(t)), beequeue.ErrNotFailed, "it is retried once")
+		drain(t, f.Queue, 1, succeed)
+		f.requireState(failed.ID, beequeue.StateSucceeded)
+		require.Equal(t, []string{"broken"}, f.lookup(failed.ID).Options.Stacktraces, "what was wrong stays on record")
+	})
+}

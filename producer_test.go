@@ -1,0 +1,324 @@
+package beequeue_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/gobeequeue/beequeue"
+)
+
+func TestSave(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, s *server) {
+		f := open(t, s, beequeue.Config{})
+		for i := 1; i <= 3; i++ {
+			job := f.CreateJob(i)
+			require.Empty(t, job.ID, "an id comes with Save")
+			require.NoError(t, job.Save(bounded(t)))
+			require.Equal(t, itoa(i), job.ID)
+		}
+		require.Equal(t, []string{"3", "2", "1"}, f.waiting(), "the oldest is next, at the right end")
+		require.Equal(t, "3", f.cmdText("GET", "id"))
+		require.NoError(t, f.CreateJob(nil).Save(context.Background()), "without a deadline")
+	})
+}
+
+func TestSaveDuplicateID(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, s *server) {
+		f := open(t, s, beequeue.Config{})
+		unique := func(data any) *beequeue.Job { return f.CreateJob(data).SetID("a job") }
+		require.NoError(t, unique("first").Save(bounded(t)))
+		record := f.record("a job")
+		require.ErrorIs(t, unique("second").Save(bounded(t)), beequeue.ErrDuplicateID)
+		require.ErrorIs(t, unique("third").DelayUntil(time.Now().Add(time.Hour)).Save(bounded(t)), beequeue.ErrDuplicateID)
+		require.Equal(t, record, f.record("a job"), "the first is as it was")
+		require.Equal(t, map[string][]string{"a job": {"waiting"}}, f.places())
+
+		// The id is taken for as long as the record is there, done or not.
+		drain(t, f.Queue, 1, succeed)
+		require.ErrorIs(t, unique("fourth").Save(bounded(t)), beequeue.ErrDuplicateID)
+		require.NoError(t, f.RemoveJob(bounded(t), "a job"))
+		require.NoError(t, unique("fifth").Save(bounded(t)))
+		require.Zero(t, f.number("EXISTS", "id"), "no automatic id was used up")
+
+		// A job that is saved already is a duplicate of itself.
+		job := f.save("automatic")
+		require.ErrorIs(t, job.Save(bounded(t)), beequeue.ErrDuplicateID)
+	})
+}
+
+// An id may be any text.
+func TestSaveOddIDs(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, s *server) {
+		f := open(t, s, beequeue.Config{})
+		ids := []string{" ", "a b", "+", "-", "7:9", "é𝄞\n\x00", `"\`, "%s%d", "<&>", "{x}", "__proto__", fmt.Sprintf("%01000d", 0)}
+		for _, id := range ids {
+			f.save(id, func(j *beequeue.Job) { j.SetID(id) })
+		}
+		var mu sync.Mutex
+		var ran []string
+		drain(t, f.Queue, 3, func(_ context.Context, job *beequeue.Job) (any, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			ran = append(ran, job.ID)
+			return job.ID, nil
+		})
+		require.ElementsMatch(t, ids, ran)
+		for _, id := range ids {
+			job := f.lookup(id)
+			require.Equal(t, id, job.ID)
+			got, err := beequeue.WaitFor[string](bounded(t), job)
+			require.NoError(t, err)
+			require.Equal(t, id, got)
+		}
+	})
+}
+
+// Automatic ids step aside for numbers that somebody used as ids, in single
+// saves and inside a batch.
+func TestAutomaticIDsSkipTakenOnes(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, s *server) {
+		f := open(t, s, beequeue.Config{})
+		for _, id := range []string{"1", "2", "4"} {
+			f.save("own", func(j *beequeue.Job) { j.SetID(id) })
+		}
+		require.Equal(t, "3", f.save("automatic").ID)
+		require.Equal(t, "5", f.save("automatic").ID)
+
+		batch := []*beequeue.Job{f.CreateJob(0), f.CreateJob(1), f.CreateJob(2).SetID("7"), f.CreateJob(3)}
+		require.NoError(t, f.SaveAll(bounded(t), batch))
+		seen := make(map[string]bool)
+		for _, job := range batch {
+			require.False(t, seen[job.ID], "id %q was given twice", job.ID)
+			seen[job.ID] = true
+			require.Equal(t, string(job.Data), string(f.lookup(job.ID).Data))
+		}
+		require.Equal(t, "7", batch[2].ID)
+		require.EqualValues(t, 9, f.number("HLEN", "jobs"))
+	})
+}
+
+// Saves from many goroutines at once are gathered; each caller gets its own id.
+func TestSaveFromManyGoroutines(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, s *server) {
+		f := open(t, s, beequeue.Config{})
+		const goroutines, each = 8, 25
+		jobs := make(chan *beequeue.Job, goroutines*each)
+		errs := make(chan error, goroutines)
+		ctx := bounded(t)
+		for g := range goroutines {
+			go func() {
+				for i := range each {
+					job := f.CreateJob(g*each + i)
+					if err := job.Save(ctx); err != nil {
+						errs <- err
+						return
+					}
+					jobs <- job
+				}
+				errs <- nil
+			}()
+		}
+		for range goroutines {
+			require.NoError(t, receive(t, errs, "the savers"))
+		}
+		ids := make(map[string]bool)
+		for range goroutines * each {
+			job := <-jobs
+			ids[job.ID] = true
+			require.Equal(t, string(job.Data), string(f.lookup(job.ID).Data))
+		}
+		require.Len(t, ids, goroutines*each)
+		require.EqualValues(t, goroutines*each, f.number("LLEN", "waiting"))
+	})
+}
+
+func TestSaveAllOrder(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, s *server) {
+		f := open(t, s, beequeue.Config{})
+		require.NoError(t, f.SaveAll(bounded(t), nil))
+		require.NoError(t, f.SaveAll(bounded(t), []*beequeue.Job{}))
+		require.Empty(t, f.places())
+
+		// More than one call takes, and more than Lua's unpack does.
+		jobs := make([]*beequeue.Job, 1200)
+		want := make([]string, len(jobs))
+		for i := range jobs {
+			jobs[i] = f.CreateJob(i)
+			want[i] = itoa(i + 1)
+		}
+		require.NoError(t, f.SaveAll(bounded(t), jobs))
+		got := make([]string, len(jobs))
+		for i, job := range jobs {
+			got[i] = job.ID
+		}
+		require.True(t, slices.Equal(want, got), "ids are given in the order of the jobs")
+		waiting := f.waiting()
+		slices.Reverse(waiting)
+		require.True(t, slices.Equal(want, waiting), "jobs wait in the order given")
+		require.Equal(t, "1199", string(f.lookup("1200").Data))
+	})
+}
+
+// Large records go in several calls, in order as well.
+func TestSaveAllLarge(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, s *server) {
+		f := open(t, s, beequeue.Config{})
+		large := make([]byte, 300<<10) // 400 KiB as JSON
+		var jobs []*beequeue.Job
+		for range 10 {
+			jobs = append(jobs, f.CreateJob(large))
+		}
+		require.NoError(t, f.SaveAll(bounded(t), jobs))
+		require.Equal(t, []string{"10", "9", "8", "7", "6", "5", "4", "3", "2", "1"}, f.waiting())
+	})
+}
+
+// Jobs that cannot be saved do not keep the others from it.
+func TestSaveAllSomeBad(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, s *server) {
+		f := open(t, s, beequeue.Config{})
+		other := open(t, s, beequeue.Config{})
+		f.save("there before", func(j *beequeue.Job) { j.SetID("taken") })
+
+		good := []*beequeue.Job{
+			f.CreateJob("plain"),
+			f.CreateJob("own id").SetID("mine"),
+			f.CreateJob("later").SetID("later").DelayUntil(time.Now().Add(time.Hour)),
+			f.CreateJob("last"),
+		}
+		taken := f.CreateJob("taken").SetID("taken")
+		twin := f.CreateJob("second of the batch").SetID("mine")
+		negative := f.CreateJob("negative").Retries(-1)
+		unmarshallable := f.CreateJob(func() {})
+		foreign := other.CreateJob("foreign")
+		batch := []*beequeue.Job{good[0], taken, good[1], negative, twin, nil, good[2], unmarshallable, foreign, good[3]}
+
+		err := f.SaveAll(bounded(t), batch)
+		var all *beequeue.SaveAllError
+		require.ErrorAs(t, err, &all)
+		require.ErrorContains(t, err, "beequeue: save 10 jobs")
+		require.ErrorContains(t, err, "6 jobs not saved")
+		require.Len(t, all.Errors, 6)
+		require.ErrorIs(t, all.Errors[taken], beequeue.ErrDuplicateID)
+		require.ErrorIs(t, all.Errors[twin], beequeue.ErrDuplicateID)
+		require.ErrorContains(t, all.Errors[negative], "Retries: -1 is negative")
+		require.ErrorContains(t, all.Errors[unmarshallable], "marshal data")
+		require.ErrorContains(t, all.Errors[foreign], fmt.Sprintf("job belongs to queue %q", other.Name()))
+		require.ErrorContains(t, all.Errors[nil], "job is nil")
+		require.ErrorIs(t, err, beequeue.ErrDuplicateID, "errors.Is reaches the errors of the jobs")
+
+		require.Equal(t, map[string][]string{
+			"taken": {"waiting"}, "mine": {"waiting"}, "later": {"delayed"},
+			good[0].ID: {"waiting"}, good[3].ID: {"waiting"},
+		}, f.places())
+		require.Equal(t, []string{good[3].ID, "mine", good[0].ID, "taken"}, f.waiting())
+		require.Equal(t, `"own id"`, string(f.lookup("mine").Data))
+		require.Equal(t, `"there before"`, string(f.lookup("taken").Data))
+		require.Empty(t, other.places())
+	})
+}
+
+// One *Job is one job, also if it is given twice.
+func TestSaveAllSameJobTwice(t *testing.T) {
+	t.Parallel()
+	f := open(t, mini, beequeue.Config{})
+	job := f.CreateJob(1)
+	_ = f.SaveAll(bounded(t), []*beequeue.Job{job, job}) // an error or not
+	require.Equal(t, map[string][]string{job.ID: {"waiting"}}, f.places())
+}
+
+func TestSaveDelayed(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, s *server) {
+		f := open(t, s, beequeue.Config{})
+		first := time.Now().Add(time.Hour)
+		var batch []*beequeue.Job
+		for i, id := range []string{"c", "a", "b"} {
+			batch = append(batch, f.CreateJob(i).SetID(id).DelayUntil(first.Add(time.Duration(id[0])*time.Minute)))
+		}
+		require.NoError(t, f.SaveAll(bounded(t), batch))
+		require.Equal(t, []string{"a", "b", "c"}, f.list("ZRANGE", "delayed", "0", "-1"))
+		score, err := f.cmd("ZSCORE", "delayed", "a").AsFloat64()
+		require.NoError(t, err)
+		due := first.Add('a' * time.Minute)
+		require.InDelta(t, float64(due.UnixNano())/1e6, score, 1)
+		require.GreaterOrEqual(t, score, float64(due.UnixNano())/1e6, "never early")
+	})
+}
+
+// Save after its context has ended stores nothing, or says that it does not
+// know; the same job can be saved again.
+func TestSaveWithEndedContext(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, s *server) {
+		f := open(t, s, beequeue.Config{})
+		ended, cancel := context.WithCancel(context.Background())
+		cancel()
+		job := f.CreateJob(1)
+		if err := job.Save(ended); err != nil {
+			require.ErrorIs(t, err, context.Canceled)
+			require.NoError(t, job.Save(bounded(t)))
+		}
+		require.Equal(t, map[string][]string{job.ID: {"waiting"}}, f.places())
+	})
+}
+
+func TestSaveNil(t *testing.T) {
+	t.Parallel()
+	var job *beequeue.Job
+	require.ErrorContains(t, job.Save(bounded(t)), "job was not made by CreateJob")
+	require.ErrorContains(t, new(beequeue.Job).Save(bounded(t)), "job was not made by CreateJob")
+}
+
+// A SaveAll that is cut short tells which jobs are not known to be saved; saved
+// again, each job is there once.
+func TestSaveAllCutShort(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, s *server) {
+		f := open(t, s, beequeue.Config{})
+		const n = 3000
+		all := make([]*beequeue.Job, n)
+		for i := range all {
+			all[i] = f.CreateJob(i)
+		}
+		rest, tries := all, 0
+		for ; len(rest) > 0; tries++ {
+			ctx, cancel := context.WithTimeout(bounded(t), time.Duration(tries*tries)*5*time.Millisecond)
+			err := f.SaveAll(ctx, rest)
+			cancel()
+			rest = nil
+			var failed *beequeue.SaveAllError
+			if errors.As(err, &failed) {
+				for job, err := range failed.Errors {
+					require.ErrorIs(t, err, context.DeadlineExceeded)
+					rest = append(rest, job)
+				}
+			}
+		}
+		require.Greater(t, tries, 1)
+		require.EqualValues(t, n, f.number("LLEN", "waiting"))
+		ids := make(map[string]bool)
+		for i, job := range all {
+			ids[job.ID] = true
+			if i%100 == 0 {
+				require.Equal(t, itoa(i), string(f.lookup(job.ID).Data))
+			}
+		}
+		require.Len(t, ids, n)
+	})
+}

@@ -1,0 +1,168 @@
+package beequeue_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/redis/rueidis"
+	"github.com/stretchr/testify/require"
+
+	"github.com/gobeequeue/beequeue"
+)
+
+// A pretender is a server that answers INFO as it is told, and all else with OK.
+func pretender(t *testing.T, info string) (address string) {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	var conns sync.WaitGroup
+	conns.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			conns.Go(func() {
+				pretend(conn, info)
+				_ = conn.Close()
+			})
+		}
+	})
+	t.Cleanup(func() {
+		_ = listener.Close()
+		conns.Wait()
+	})
+	return listener.Addr().String()
+}
+
+// pretend answers the commands of one connection, which are arrays of text.
+func pretend(conn net.Conn, info string) {
+	r := bufio.NewReader(conn)
+	length := func(kind byte) (int, bool) {
+		line, err := r.ReadString('\n')
+		if err != nil || line[0] != kind {
+			return 0, false
+		}
+		n, err := strconv.Atoi(strings.TrimSpace(line[1:]))
+		return n, err == nil
+	}
+	for {
+		n, ok := length('*')
+		if !ok {
+			return
+		}
+		words := make([]string, n)
+		for i := range words {
+			size, ok := length('$')
+			if !ok {
+				return
+			}
+			word := make([]byte, size+2)
+			if _, err := io.ReadFull(r, word); err != nil {
+				return
+			}
+			words[i] = string(word[:size])
+		}
+		reply := "+OK\r\n"
+		switch {
+		case strings.EqualFold(words[0], "INFO") && info == "":
+			reply = "-NOPERM this user has no permissions to run the 'info' command\r\n"
+		case strings.EqualFold(words[0], "INFO"):
+			reply = fmt.Sprintf("$%d\r\n%s\r\n", len(info), info)
+		case strings.EqualFold(words[0], "HELLO"):
+			reply = "-ERR unknown command `HELLO`\r\n"
+		case strings.HasPrefix(strings.ToUpper(words[0]), "EVAL"): // counts
+			reply = "*6\r\n:0\r\n:0\r\n:0\r\n:0\r\n:0\r\n$1\r\n0\r\n"
+		}
+		if _, err := io.WriteString(conn, reply); err != nil {
+			return
+		}
+	}
+}
+
+// A server that is too old is refused, by all that needs one, and at once; one
+// that does not tell its version is taken as it is.
+func TestServerVersions(t *testing.T) {
+	t.Parallel()
+	for version, supported := range map[string]bool{
+		"# Server\r\nredis_version:5.0.7\r\nredis_mode:standalone\r\n": false,
+		"redis_version:2.8.24\r\n":                                     false,
+		"redis_version:6.0.16\r\n":                                     false,
+		"redis_version:6.2.0\r\n":                                      true,
+		"redis_version:7.0.15\r\n":                                     true,
+		"redis_version:10.1.0-rc1\r\n":                                 true,
+		"redis_version:8.0\r\n":                                        true,
+		"# Server\r\nother:1\r\n":                                      true,
+		"":                                                             true,
+	} {
+		client, err := beequeue.Dial("redis://"+pretender(t, version), func(o *rueidis.ClientOption) {
+			o.AlwaysRESP2, o.ForceSingleClient = true, true
+		})
+		require.NoError(t, err, version)
+		q, err := beequeue.New(client, "old", beequeue.Config{})
+		require.NoError(t, err)
+		if supported {
+			require.NoError(t, q.Ready(bounded(t)), version)
+		} else {
+			ctx := context.Background()
+			for _, err := range []error{q.Ready(ctx), q.Process(ctx, 1, succeed), q.Drain(ctx, 1, succeed)} {
+				require.ErrorIs(t, err, beequeue.ErrUnsupportedServer, version)
+			}
+			_, number, _ := strings.Cut(strings.TrimSpace(version), "redis_version:")
+			number, _, _ = strings.Cut(number, "\r")
+			require.ErrorContains(t, q.Ready(ctx), "it is Redis "+number+", beequeue needs 6.2 or later")
+		}
+		require.NoError(t, q.Close(bounded(t)))
+		client.Close()
+	}
+}
+
+func TestDial(t *testing.T) {
+	t.Parallel()
+	_, err := beequeue.Dial("http://127.0.0.1")
+	require.ErrorContains(t, err, "beequeue: dial: ")
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	address := listener.Addr().String()
+	require.NoError(t, listener.Close())
+	client, err := beequeue.Dial("redis://" + address)
+	require.ErrorContains(t, err, "beequeue: dial: ")
+	require.Nil(t, client)
+	client, err = beequeue.Dial("redis://"+address, func(o *rueidis.ClientOption) { o.ForceSingleClient = true })
+	require.Error(t, err)
+	require.Nil(t, client)
+}
+
+// What a queue opens, beside the client's own connection, is closed with it.
+func TestConnections(t *testing.T) {
+	t.Parallel()
+	onReal(t, func(t *testing.T, s *server) {
+		f := open(t, s, beequeue.Config{})
+		conns := func() (n int) {
+			for client := range strings.Lines(f.clients()) {
+				if strings.Contains(client, " name="+f.Name()+" ") {
+					n++
+				}
+			}
+			return n
+		}
+		require.NoError(t, f.Ready(bounded(t)))
+		require.Equal(t, 1, conns(), "one connection for all commands")
+		r := process(t, f.Queue, 50, succeed)
+		for i := range 20 {
+			_, err := f.save(i).Wait(bounded(t))
+			require.NoError(t, err)
+		}
+		require.LessOrEqual(t, conns(), 3, "one more that blocks, one that is subscribed")
+		require.NoError(t, r.stop())
+		require.NoError(t, f.Close(bounded(t)))
+		await(t, "the queue's connections are closed", func() bool { return conns() == 1 })
+	})
+}
