@@ -1,0 +1,38 @@
+.PHONY: help test race lint interop fuzz examples cover
+
+help:
+	@echo "make test      the tests, with a list of what was skipped and why"
+	@echo "make race      the tests with the race detector; coverage of the core"
+	@echo "make interop   the tests against Node's bee-queue (npm ci in interop/ first)"
+	@echo "make lint      vet, staticcheck, golangci-lint"
+	@echo "make fuzz      every fuzz target for FUZZTIME (30s)"
+	@echo "make examples  run the examples"
+
+FUZZTIME ?= 30s
+TOOL = go tool -modfile=tools/go.mod
+
+test:
+	$(TOOL) gotestsum --format pkgname -- ./...
+
+race:
+	go test -race -coverprofile=coverage.out -coverpkg=github.com/gobeequeue/beequeue ./...
+	go tool cover -func=coverage.out | tail -n 1
+
+interop:
+	cd interop && go test -race ./...
+
+lint:
+	go vet ./...
+	cd interop && go vet ./...
+	$(TOOL) staticcheck ./...
+	$(TOOL) golangci-lint run ./...
+
+fuzz:
+	@for target in $$(grep -ho '^func Fuzz[A-Za-z]*' *_test.go | cut -c6-); do \
+		go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) . || exit 1; \
+	done
+
+examples:
+	go run ./examples/push
+	go run ./examples/request
+	go run ./examples/pingpong
