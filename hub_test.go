@@ -48,7 +48,7 @@ func TestSlowCallback(t *testing.T) {
 		for _, reply := range f.client.DoMulti(bounded(t), commands...) {
 			require.NoError(t, reply.Error())
 		}
-		drain(t, f.Queue, 1, succeed) // its event is lost, too
+		drain(t, f.Queue, 1, succeed)                 // its event is lost, too
 		require.NoError(t, receive(t, ended, "Wait")) // which looks by itself
 		close(release)
 		f.expectError(func(err error) bool { return strings.Contains(err.Error(), "events were dropped") })
