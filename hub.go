@@ -159,7 +159,10 @@ func (h *hub) rest() bool {
 // session subscribes on a new connection, and keeps what is subscribed in step
 // with what is wanted until the connection breaks.
 func (h *hub) session(ctx context.Context, subscribed func()) error {
-	conn, release := h.q.client.Dedicate()
+	conn, release := h.q.dedicate(ctx)
+	if conn == nil {
+		return ctx.Err()
+	}
 	defer release()
 	defer conn.Close()
 	broken := conn.SetPubSubHooks(rueidis.PubSubHooks{OnMessage: h.receive})
@@ -188,6 +191,32 @@ func (h *hub) session(ctx context.Context, subscribed func()) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
+	}
+}
+
+// dedicate gives a connection of the hub's own, or nil if ctx ended first. The
+// client connects without regard to any context, and to a server that is frozen
+// until its dial timeout has passed: then the connection is closed as it comes.
+func (q *Queue) dedicate(ctx context.Context) (rueidis.DedicatedClient, func()) {
+	type dedicated struct {
+		conn    rueidis.DedicatedClient
+		release func()
+	}
+	made := make(chan dedicated)
+	go func() {
+		conn, release := q.client.Dedicate()
+		select {
+		case made <- dedicated{conn, release}:
+		case <-ctx.Done():
+			conn.Close()
+			release()
+		}
+	}()
+	select {
+	case d := <-made:
+		return d.conn, d.release
+	case <-ctx.Done():
+		return nil, nil
 	}
 }
 
