@@ -1,0 +1,193 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"github.com/gobeequeue/beequeue/internal/redistest"
+)
+
+// stage lets redistest, which is made for tests, serve a program: it fails by a
+// panic that run turns into an error, and cleans up at the end of run.
+type stage struct {
+	testing.TB // nil: what is not below is not used
+
+	cleanups []func()
+}
+
+type stageError struct{ error }
+
+func (s *stage) Helper()          {}
+func (s *stage) Name() string     { return "bench" }
+func (s *stage) Cleanup(f func()) { s.cleanups = append(s.cleanups, f) }
+func (s *stage) Logf(format string, args ...any) {
+	fmt.Fprintf(os.Stderr, format+"\n", args...)
+}
+
+func (s *stage) Fatalf(format string, args ...any) {
+	panic(stageError{fmt.Errorf(format, args...)})
+}
+
+func (s *stage) Skipf(format string, args ...any) { s.Fatalf(format, args...) }
+
+func (s *stage) TempDir() string {
+	dir, err := os.MkdirTemp("", "beequeue-bench-")
+	if err != nil {
+		s.Fatalf("%w", err)
+	}
+	s.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
+// run calls f, and then cleans up what f started, the latest first.
+func (s *stage) run(f func() error) (err error) {
+	defer func() {
+		value := recover()
+		for i := len(s.cleanups) - 1; i >= 0; i-- {
+			s.cleanups[i]()
+		}
+		if failed, ok := value.(stageError); ok {
+			err = errors.Join(failed.error, err)
+		} else if value != nil {
+			panic(value)
+		}
+	}()
+	return f()
+}
+
+// usage is what a measurement reads off the servers before and after.
+type usage struct {
+	cpu      float64 // seconds
+	commands float64 // also those inside scripts
+	bytes    float64 // in and out
+}
+
+func (u usage) less(v usage) usage {
+	return usage{u.cpu - v.cpu, u.commands - v.commands, u.bytes - v.bytes}
+}
+
+// storage is where a peer keeps its jobs.
+type storage interface {
+	url() string
+	clear(ctx context.Context) error
+	usage(ctx context.Context) (usage, error)
+}
+
+// redisStore is one redis-server, or the masters of a cluster.
+type redisStore struct {
+	servers []*redistest.Server
+	clients []rueidis.Client
+}
+
+func startRedis(s *stage) *redisStore {
+	server := redistest.Start(s)
+	return &redisStore{[]*redistest.Server{server}, []rueidis.Client{server.Client(s)}}
+}
+
+// startRedisCluster starts three masters, without replicas.
+func startRedisCluster(s *stage) *redisStore {
+	const masters, slots = 3, 16384
+	r := &redisStore{}
+	for i := range masters {
+		server := redistest.Start(s, "--cluster-enabled", "yes", "--cluster-announce-ip", "127.0.0.1")
+		server.Do(s, "CLUSTER", "SET-CONFIG-EPOCH", strconv.Itoa(i+1))
+		server.Do(s, "CLUSTER", "ADDSLOTSRANGE", strconv.Itoa(i*slots/masters), strconv.Itoa((i+1)*slots/masters-1))
+		for _, other := range r.servers {
+			server.Do(s, "CLUSTER", "MEET", "127.0.0.1", strconv.Itoa(other.Port))
+		}
+		r.servers = append(r.servers, server)
+		r.clients = append(r.clients, server.Client(s))
+	}
+	deadline := time.Now().Add(time.Minute)
+	for _, server := range r.servers {
+		for {
+			message := server.Do(s, "CLUSTER", "INFO")
+			info, err := message.ToString()
+			if err == nil && strings.Contains(info, "cluster_state:ok") && strings.Contains(info, "cluster_known_nodes:3") {
+				break
+			}
+			if time.Now().After(deadline) {
+				s.Fatalf("the cluster did not form: %s", info)
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	}
+	return r
+}
+
+func (r *redisStore) url() string {
+	url := r.servers[0].URL()
+	for i, server := range r.servers[1:] {
+		url += string("?&"[min(i, 1)]) + "addr=" + server.Addr
+	}
+	return url
+}
+
+func (r *redisStore) clear(ctx context.Context) error {
+	for _, c := range r.clients {
+		if err := c.Do(ctx, c.B().Flushall().Sync().Build()).Error(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *redisStore) usage(ctx context.Context) (usage, error) {
+	var u usage
+	for _, c := range r.clients {
+		cpu, err := c.Do(ctx, c.B().Info().Section("cpu", "stats", "commandstats").Build()).ToString()
+		if err != nil {
+			return u, err
+		}
+		for line := range strings.Lines(cpu) {
+			name, value, _ := strings.Cut(strings.TrimSpace(line), ":")
+			switch {
+			case name == "used_cpu_user", name == "used_cpu_sys":
+				u.cpu += number(value)
+			case name == "total_net_input_bytes", name == "total_net_output_bytes":
+				u.bytes += number(value)
+			case strings.HasPrefix(name, "cmdstat_") && name != "cmdstat_info":
+				calls, _, _ := strings.Cut(strings.TrimPrefix(value, "calls="), ",")
+				u.commands += number(calls)
+			}
+		}
+	}
+	return u, nil
+}
+
+func number(text string) float64 {
+	n, _ := strconv.ParseFloat(text, 64) // Redis writes numbers there
+	return n
+}
+
+// connections counts the clients other than our own.
+func (r *redisStore) connections(ctx context.Context) (int, error) {
+	n := 0
+	for _, c := range r.clients {
+		list, err := c.Do(ctx, c.B().ClientList().Build()).ToString()
+		if err != nil {
+			return 0, err
+		}
+		n += strings.Count(list, "\n") - 1
+	}
+	return n, nil
+}
+
+// postgresStore is River's.
+type postgresStore struct{ *postgres }
+
+func (p postgresStore) url() string                     { return p.URL }
+func (p postgresStore) clear(ctx context.Context) error { return p.Clear(ctx) }
+
+func (p postgresStore) usage(context.Context) (usage, error) {
+	cpu, err := p.CPU()
+	return usage{cpu: cpu}, err
+}
