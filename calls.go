@@ -25,9 +25,11 @@ import (
 
 // A lane is one line of calls, of which at most one is under way.
 type lane struct {
-	field string        // names the lane in the hash `calls`
-	seq   uint64        // of the last call
-	busy  chan struct{} // holds a value while a call is under way
+	field   string        // names the lane in the hash `calls`
+	seq     uint64        // of the last call
+	busy    chan struct{} // holds a value while a call is under way
+	args    []string      // of the last call, to be used again
+	renewed time.Time     // when a call last renewed the lane's time in `calls`
 }
 
 func newLane(token, name string) lane {
@@ -41,11 +43,38 @@ func newToken() string {
 	return base64.RawURLEncoding.EncodeToString(b[:])
 }
 
-// next starts the arguments of the lane's next call.
-func (l *lane) next(room int) []string {
+// newWorkerToken names a worker, for more than a few jobs by a long name: Redis
+// keeps a hash as one list, which it searches from its beginning, while there are
+// at most 128 fields and no value has more than 64 bytes. The worker's name is the
+// value of each of its jobs in `owners`; a long one makes that a table at once.
+func newWorkerToken(concurrency int) string {
+	token := newToken()
+	if concurrency > 16 {
+		token += strings.Repeat("-", 64-len(token))
+	}
+	return token
+}
+
+// next starts the arguments of the lane's next call. They are the lane's until
+// the call after that.
+func (l *lane) next() []string {
 	l.seq++
-	args := make([]string, 0, room+2)
-	return append(args, l.field, strconv.FormatUint(l.seq, 10))
+	l.args = append(l.args[:0], l.field, strconv.FormatUint(l.seq, 10))
+	return l.args
+}
+
+// renewal is how old the time of a lane in use may get. A lane that is older than
+// callRetention is forgotten, and a call is repeated for half as long.
+const renewal = time.Minute
+
+// renew tells whether the next call has to renew the lane's time.
+func (l *lane) renew() bool {
+	now := time.Now()
+	if now.Sub(l.renewed) < renewal {
+		return false
+	}
+	l.renewed = now
+	return true
 }
 
 // serialized makes a call when those before it are done.

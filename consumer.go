@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"time"
 )
@@ -100,6 +101,10 @@ type worker struct {
 	hungry    bool            // something may be waiting
 	leaving   bool            // no more claims
 	finishing []ending        // outcomes for the next call
+	concluded []ending        // room for those of the call after that
+	calls     []turnOutcome   // room for the outcomes of a call
+	news      []notice        // callbacks that are due
+	renewed   time.Time       // when a call last renewed the lease
 	refused   pause           // between calls that Redis refuses
 
 	ends chan ending   // from handlers
@@ -130,7 +135,7 @@ func newWorker(ctx context.Context, q *Queue, concurrency int, handler Handler, 
 		handler: handler,
 		size:    concurrency,
 		drain:   drain,
-		token:   newToken(),
+		token:   newWorkerToken(concurrency),
 		here:    make(map[string]*run),
 		hungry:  true,
 		ends:    make(chan ending, 2*concurrency),
@@ -157,7 +162,7 @@ func (w *worker) run(ctx context.Context) error { //nolint:contextcheck // as sa
 		return err
 	}
 
-	w.notices.start()
+	w.notices.start(w.q)
 	var helpers sync.WaitGroup
 	beating, endBeat := context.WithCancel(w.hard)
 	helpers.Go(func() { w.beat(beating) })
@@ -286,7 +291,7 @@ func (w *worker) note(e ending) {
 			delete(w.here, e.run.id)
 		}
 	}
-	if e.outcome != nil {
+	if e.call.id != "" {
 		e.run.noted = true
 		w.finishing = append(w.finishing, e)
 	}
@@ -295,6 +300,10 @@ func (w *worker) note(e ending) {
 // turnMost bounds the outcomes and the claims of one call, which keeps scripts
 // short and within what Lua's unpack takes.
 const turnMost = 500
+
+// leasePart says how old a lease may get, as a part of its length, before a call
+// renews it along with its other work. The heartbeat renews it besides.
+const leasePart = 6
 
 // turnBytes is where a call stops taking outcomes; lua/turn.lua has the like for
 // claims.
@@ -309,20 +318,24 @@ func (w *worker) turn() error {
 		n++
 	}
 	batch := w.finishing[:n]
-	calls := make([]turnOutcome, n)
+	w.calls = w.calls[:0]
 	for i := range batch {
-		calls[i] = batch[i].call
+		w.calls = append(w.calls, batch[i].call)
 	}
 	want := 0
 	if !w.leaving {
 		want = min(w.size-w.busy, turnMost)
 	}
-	lease := w.q.config.StallInterval
+	now := time.Now()
+	lease := time.Duration(-1)
+	if now.Sub(w.renewed) > w.q.config.StallInterval/leasePart {
+		lease = w.q.config.StallInterval
+	}
 	if w.leaving && (w.busy == 0 || isDone(w.over)) && n == len(w.finishing) {
 		lease = 0
 	}
 	notice := func(err error) { w.q.report(err, "record and claim jobs") }
-	reply, err := w.q.turn(w.hard, &w.lane, w.token, lease, want, calls, notice)
+	reply, err := w.q.turn(w.hard, &w.lane, w.token, lease, want, w.calls, notice)
 	if err != nil {
 		if w.hard.Err() != nil {
 			return fmt.Errorf("%w: what became of jobs %s could not be recorded: %w", ErrUnfinished, names(w.finishing), err)
@@ -333,12 +346,23 @@ func (w *worker) turn() error {
 		return nil
 	}
 	w.refused = pause{}
-	w.finishing = append(w.finishing[:0:0], w.finishing[n:]...)
+	if lease > 0 {
+		w.renewed = now
+	}
+	w.finishing, w.concluded = append(w.concluded[:0], w.finishing[n:]...), w.finishing
 	for i := range batch {
-		w.conclude(&batch[i], verdict(reply.verdicts[i]))
+		w.conclude(&batch[i], reply.verdicts[i])
+	}
+	clear(w.concluded)
+	if len(w.news) > 0 {
+		w.notices.line <- w.news
+		w.news = nil
 	}
 	for _, job := range reply.jobs {
 		w.begin(job, reply.claim)
+	}
+	if len(reply.jobs) > 0 {
+		runtime.Gosched() // handlers that take no time are done for the next call
 	}
 	if want > 0 {
 		w.hungry = reply.more
@@ -355,6 +379,11 @@ func (w *worker) turn() error {
 // conclude deals with the verdict on one outcome.
 func (w *worker) conclude(e *ending, v verdict) {
 	id := e.call.id
+	if v == changed {
+		e.call = e.whole(w.q)
+		w.finishing = append(w.finishing, *e)
+		return
+	}
 	if e.run != nil {
 		w.mu.Lock()
 		if w.runs[id] == e.run {
@@ -368,7 +397,7 @@ func (w *worker) conclude(e *ending, v verdict) {
 	case v != recorded:
 		w.q.report(fmt.Errorf("%w: it was taken back while it ran", ErrOwnershipLost), "job %q", id)
 	case e.outcome != nil:
-		w.notices.add(func() { w.q.callbacks.fireOutcome(w.q, e.job, *e.outcome) })
+		w.news = append(w.news, notice{job: e.job, outcome: e.outcome})
 	}
 }
 
@@ -385,13 +414,7 @@ func (w *worker) begin(c claimed, claim string) {
 		w.finishing = append(w.finishing, ending{call: back})
 		return
 	}
-	job, err := decodeJob(w.q, c.id, c.record)
-	if err != nil {
-		w.q.report(err, "run job %q", c.id)
-		w.finishing = append(w.finishing, ending{call: w.q.unreadable(c.id, claim, err)})
-		return
-	}
-	r := &run{id: c.id, job: job, record: c.record, claim: claim}
+	r := &run{id: c.id, record: c.record, claim: claim}
 	r.ctx, r.cancel = context.WithCancelCause(w.values)
 
 	w.mu.Lock()

@@ -308,24 +308,37 @@ func (j *Job) ReportProgress(ctx context.Context, progress any) error {
 	return nil
 }
 
-// notices runs callbacks in order, beside the loop.
+// notice is one callback that is due: of a job's outcome, or any other.
+type notice struct {
+	job     *Job
+	outcome *outcome
+	other   func()
+}
+
+// notices runs callbacks in order, beside the loop. They come in batches.
 type notices struct {
-	line chan func()
+	line chan []notice
 	done chan struct{}
 }
 
-func (n *notices) start() {
-	n.line = make(chan func(), 256)
+func (n *notices) start(q *Queue) {
+	n.line = make(chan []notice, 64)
 	n.done = make(chan struct{})
 	go func() {
 		defer close(n.done)
-		for f := range n.line {
-			f()
+		for batch := range n.line {
+			for i := range batch {
+				if batch[i].other != nil {
+					batch[i].other()
+				} else {
+					q.callbacks.fireOutcome(q, batch[i].job, *batch[i].outcome)
+				}
+			}
 		}
 	}()
 }
 
-func (n *notices) add(f func()) { n.line <- f }
+func (n *notices) add(f func()) { n.line <- []notice{{other: f}} }
 
 // finish waits for the callbacks that are still to run.
 func (n *notices) finish() {

@@ -1,6 +1,7 @@
 package beequeue
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -55,6 +56,12 @@ type Job struct {
 	err     error      // the first error of a setter; Save returns it
 	save    *saveItem  // a Save whose outcome is not known yet
 	unknown []rawField // fields of options that beequeue does not know, kept
+
+	// Where the parts are in the record that decodeJob read; an end of 0: not there,
+	// or not written in the plain way.
+	statusAt, statusEnd     int
+	dataAt, dataEnd         int
+	progressAt, progressEnd int
 }
 
 // Options are the settings of one job and what its runs left behind. Read
@@ -93,7 +100,9 @@ func (q *Queue) CreateJob(data any) *Job {
 		queue:   q,
 	}
 	job.Progress = json.RawMessage("0")
-	if data != nil {
+	if raw, ok := data.(json.RawMessage); ok && len(raw) > 0 {
+		job.Data = bytes.Clone(raw) // Save looks whether it is JSON
+	} else if data != nil {
 		raw, err := json.Marshal(data)
 		if err != nil {
 			job.fail(fmt.Errorf("marshal data: %w", err))

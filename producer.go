@@ -2,7 +2,6 @@ package beequeue
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -30,11 +29,8 @@ func (j *Job) Save(ctx context.Context) error {
 	if j == nil || j.queue == nil {
 		return errors.New("beequeue: save: job was not made by CreateJob")
 	}
-	q := j.queue
-	ctx, cancel := q.bound(ctx)
-	defer cancel()
-	for job, err := range q.saves.save(ctx, []*Job{j}) {
-		return q.fault(err, "save job %q", job.ID)
+	if err := j.queue.saves.saveOne(ctx, j); err != nil {
+		return j.queue.fault(err, "save job %q", j.ID)
 	}
 	return nil
 }
@@ -45,8 +41,6 @@ func (j *Job) Save(ctx context.Context) error {
 // A job that is in jobs twice is saved once. Try again with the jobs in
 // SaveAllError.Errors only: the others would be duplicates, or run again.
 func (q *Queue) SaveAll(ctx context.Context, jobs []*Job) error {
-	ctx, cancel := q.bound(ctx)
-	defer cancel()
 	if failed := q.saves.save(ctx, jobs); len(failed) > 0 {
 		return q.fault(&SaveAllError{Errors: failed}, "save %d jobs", len(jobs))
 	}
@@ -108,6 +102,12 @@ func newSaveGroup(n int) *saveGroup {
 	return g
 }
 
+// saveAlone is a job that is a group of its own, in one piece.
+type saveAlone struct {
+	item  saveItem
+	group saveGroup
+}
+
 // settle takes note of n items that are settled. The caller has the saver's lock.
 func (g *saveGroup) settle(n int) {
 	if n == 0 {
@@ -133,6 +133,23 @@ func (s *saver) init(q *Queue) {
 	}
 }
 
+// saveOne saves one job.
+func (s *saver) saveOne(ctx context.Context, j *Job) error {
+	if ctx.Err() != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return notBegun(ctx, j)
+	}
+	one := &saveAlone{group: saveGroup{open: 1, done: make(chan struct{})}}
+	if err := s.fill(&one.item, j, &one.group); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	item := s.add(&one.item) //nolint:contextcheck // a call serves many callers, and outlives any of them
+	s.mu.Unlock()
+	return s.result(item, s.wait(ctx, &one.group))
+}
+
 // save saves jobs, and gives the errors of those that are not known to be saved.
 func (s *saver) save(ctx context.Context, jobs []*Job) map[*Job]error {
 	failed := make(map[*Job]error)
@@ -140,70 +157,79 @@ func (s *saver) save(ctx context.Context, jobs []*Job) map[*Job]error {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		for _, j := range jobs {
-			failed[j] = fmt.Errorf("not saved: %w", context.Cause(ctx))
-			if j != nil && j.save != nil { // by an earlier Save, perhaps
-				failed[j] = fmt.Errorf("%w: %w", ErrUncertain, context.Cause(ctx))
-			}
+			failed[j] = notBegun(ctx, j)
 		}
 		return failed
 	}
 	group := newSaveGroup(len(jobs))
 	items := s.submit(jobs, group, failed) //nolint:contextcheck // a call serves many callers, and outlives any of them
-	s.wait(ctx, group)
+	cause := s.wait(ctx, group)
 	for _, item := range items {
-		if err := s.result(ctx, item); err != nil {
+		if err := s.result(item, cause); err != nil {
 			failed[item.job] = err
 		}
 	}
 	return failed
 }
 
-// submit puts jobs in the line together; those that cannot be saved at all go
-// to failed.
-func (s *saver) submit(jobs []*Job, group *saveGroup, failed map[*Job]error) []*saveItem {
-	items := make([]*saveItem, 0, len(jobs))
-	seen := make(map[*Job]bool, len(jobs))
-	for _, j := range jobs {
-		if seen[j] {
-			continue
-		}
-		seen[j] = true
-		item, err := s.newItem(j, group)
-		if err != nil {
-			failed[j] = err
-			continue
-		}
-		items = append(items, item)
+// notBegun is the error of a Save whose context had ended before. The caller has
+// the lock.
+func notBegun(ctx context.Context, j *Job) error {
+	if j != nil && j.save != nil { // by an earlier Save, perhaps
+		return fmt.Errorf("%w: %w", ErrUncertain, context.Cause(ctx))
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	group.settle(len(jobs) - len(items))
-	for i, item := range items {
-		items[i] = s.add(item)
+	return fmt.Errorf("not saved: %w", context.Cause(ctx))
+}
+
+// submitMost is how many jobs of a SaveAll get in line at once: the first are on
+// their way while the next are encoded.
+const submitMost = 100
+
+// submit puts jobs in the line; those that cannot be saved at all go to failed.
+func (s *saver) submit(jobs []*Job, group *saveGroup, failed map[*Job]error) []*saveItem {
+	room := make([]saveItem, len(jobs))
+	items := make([]*saveItem, 0, len(jobs))
+	for first := 0; first < len(jobs); first += submitMost {
+		chunk := jobs[first:min(first+submitMost, len(jobs))]
+		begun := len(items)
+		for i, j := range chunk {
+			if err := s.fill(&room[first+i], j, group); err != nil {
+				failed[j] = err
+				continue
+			}
+			items = append(items, &room[first+i])
+		}
+		s.mu.Lock()
+		group.settle(len(chunk) - (len(items) - begun))
+		for i, item := range items[begun:] {
+			items[begun+i] = s.add(item)
+		}
+		s.mu.Unlock()
 	}
 	return items
 }
 
-func (s *saver) newItem(j *Job, group *saveGroup) (*saveItem, error) {
+// fill makes the item of a job.
+func (s *saver) fill(item *saveItem, j *Job, group *saveGroup) error {
 	switch {
 	case j == nil:
-		return nil, errors.New("job is nil")
+		return errors.New("job is nil")
 	case j.err != nil:
-		return nil, j.err
+		return j.err
 	case j.queue == nil:
-		return nil, errors.New("job was not made by CreateJob")
+		return errors.New("job was not made by CreateJob")
 	case j.queue != s.q:
-		return nil, fmt.Errorf("job belongs to queue %q", j.queue.name)
-	case !json.Valid(j.Data):
-		return nil, fmt.Errorf("data is not JSON: %s", excerpt(j.Data))
-	case len(j.Progress) > 0 && !json.Valid(j.Progress):
-		return nil, fmt.Errorf("progress is not JSON: %s", excerpt(j.Progress))
+		return fmt.Errorf("job belongs to queue %q", j.queue.name)
+	case !valid(j.Data):
+		return fmt.Errorf("data is not JSON: %s", excerpt(j.Data))
+	case len(j.Progress) > 0 && !valid(j.Progress):
+		return fmt.Errorf("progress is not JSON: %s", excerpt(j.Progress))
 	}
-	item := &saveItem{job: j, id: j.ID, record: j.encode(), group: group}
+	*item = saveItem{job: j, id: j.ID, record: j.encode(), group: group}
 	if due := j.Options.DelayUntil; due.After(time.Now()) {
 		item.due = strconv.FormatInt(dueMillis(due), 10)
 	}
-	return item, nil
+	return nil
 }
 
 // add puts an item in the line and sees that somebody takes it. If an earlier
@@ -241,14 +267,16 @@ func (s *saver) flush(l *lane) {
 		if batch == nil {
 			return
 		}
-		args := l.next(3 * len(batch))
+		args := append(l.next(), map[bool]string{true: "1"}[l.renew()])
 		for _, item := range batch {
 			args = append(args, item.id, item.record, item.due)
 		}
+		l.args = args
 		// Nobody's context: callers come and go while the call is repeated.
 		ctx, cancel := context.WithTimeout(s.life, callRetention/2)
 		replies, err := s.q.saveJobs(ctx, args, s.note)
 		cancel()
+		clear(args) // of what they hold
 		s.settle(batch, replies, err)
 	}
 }
@@ -311,21 +339,33 @@ func (s *saver) settle(batch []*saveItem, replies []saveReply, err error) {
 	}
 }
 
-// wait returns when all items of the group are settled or ctx has ended; then
-// those that have not been sent leave the line.
-func (s *saver) wait(ctx context.Context, group *saveGroup) {
+// wait returns when all items of the group are settled, or when ctx or, if that has
+// no deadline, Config.CallTimeout has ended: then the items that have not been sent
+// leave the line. It gives the cause of that.
+func (s *saver) wait(ctx context.Context, group *saveGroup) (cause error) {
+	var limit <-chan time.Time
+	if _, ok := ctx.Deadline(); !ok {
+		timer := time.NewTimer(s.q.config.CallTimeout)
+		defer timer.Stop()
+		limit = timer.C
+	}
 	select {
 	case <-group.done:
-		return
+		return nil
 	case <-ctx.Done():
+		cause = context.Cause(ctx)
+	case <-limit:
+		cause = context.DeadlineExceeded
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.line = slices.DeleteFunc(s.line, func(item *saveItem) bool { return item.group == group })
+	return cause
 }
 
-// result gives what became of an item, as far as it is known.
-func (s *saver) result(ctx context.Context, item *saveItem) error {
+// result gives what became of an item, as far as it is known. The cause is why its
+// caller waits no longer.
+func (s *saver) result(item *saveItem, cause error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	j := item.job
@@ -339,12 +379,12 @@ func (s *saver) result(ctx context.Context, item *saveItem) error {
 	case item.sent:
 		j.save = item
 		if s.trouble != nil {
-			return fmt.Errorf("%w: %w (%w)", ErrUncertain, context.Cause(ctx), s.trouble)
+			return fmt.Errorf("%w: %w (%w)", ErrUncertain, cause, s.trouble)
 		}
-		return fmt.Errorf("%w: %w", ErrUncertain, context.Cause(ctx))
+		return fmt.Errorf("%w: %w", ErrUncertain, cause)
 	}
 	j.save = nil
-	return fmt.Errorf("not saved: %w", context.Cause(ctx))
+	return fmt.Errorf("not saved: %w", cause)
 }
 
 // finish ends the saver: what is in line or under way has until deadline.

@@ -4,12 +4,12 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"math"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // The job record, as Bee-Queue stores it in the hash `jobs`: one JSON object
@@ -25,72 +25,81 @@ type rawField struct {
 
 // encode gives the record to store.
 func (j *Job) encode() string {
-	b := make([]byte, 0, 160+len(j.Data)+len(j.Result))
-	b = append(b, `{"data":`...)
-	b = append(b, j.Data...)
-	b = append(b, `,"options":{"timestamp":`...)
+	size := 192 + len(j.Data) + len(j.Progress) + len(j.Result)
+	for _, s := range j.Options.Stacktraces {
+		size += len(s) + len(s)/8 + 4 // with its escapes
+	}
+	for _, f := range j.unknown {
+		size += len(f.name) + len(f.value) + 4
+	}
+	var b jsonBuilder
+	b.Grow(size)
+	b.WriteString(`{"data":`)
+	b.Write(j.Data)
+	b.WriteString(`,"options":{"timestamp":`)
 	created := int64(0)
 	if !j.Options.Created.IsZero() {
 		created = j.Options.Created.UnixMilli()
 	}
-	b = strconv.AppendInt(b, created, 10)
-	b = append(b, `,"stacktraces":[`...)
+	b.integer(created)
+	b.WriteString(`,"stacktraces":[`)
 	for i, s := range j.Options.Stacktraces {
 		if i > 0 {
-			b = append(b, ',')
+			b.WriteByte(',')
 		}
-		b = appendString(b, s)
+		b.text(s)
 	}
-	b = append(b, ']')
+	b.WriteByte(']')
 	if j.Options.Retries > 0 || j.Status == StatusRetrying {
-		b = append(b, `,"retries":`...)
-		b = strconv.AppendInt(b, int64(j.Options.Retries), 10)
+		b.WriteString(`,"retries":`)
+		b.integer(int64(j.Options.Retries))
 	}
 	if j.Options.Timeout > 0 {
-		b = append(b, `,"timeout":`...)
-		b = strconv.AppendInt(b, millis(j.Options.Timeout), 10)
+		b.WriteString(`,"timeout":`)
+		b.integer(millis(j.Options.Timeout))
 	}
 	if !j.Options.DelayUntil.IsZero() {
-		b = append(b, `,"delay":`...)
-		b = strconv.AppendInt(b, dueMillis(j.Options.DelayUntil), 10)
+		b.WriteString(`,"delay":`)
+		b.integer(dueMillis(j.Options.DelayUntil))
 	}
 	if backoff := j.Options.Backoff; backoff != (Backoff{}) {
-		b = append(b, `,"backoff":{"strategy":`...)
-		b = appendString(b, string(backoff.Strategy))
-		b = append(b, `,"delay":`...)
-		b = strconv.AppendInt(b, millis(backoff.Delay), 10)
-		b = append(b, '}')
+		b.WriteString(`,"backoff":{"strategy":`)
+		b.text(string(backoff.Strategy))
+		b.WriteString(`,"delay":`)
+		b.integer(millis(backoff.Delay))
+		b.WriteByte('}')
 	}
 	for _, f := range j.unknown {
-		b = append(b, ',')
-		b = appendString(b, f.name)
-		b = append(b, ':')
-		b = append(b, f.value...)
+		b.WriteByte(',')
+		b.text(f.name)
+		b.WriteByte(':')
+		b.Write(f.value)
 	}
-	b = append(b, `},"status":`...)
-	b = appendString(b, string(j.Status))
-	if len(j.Progress) > 0 {
-		b = append(b, `,"progress":`...)
-		b = append(b, j.Progress...)
-	}
+	b.WriteString(`},"status":`)
+	b.text(string(j.Status))
 	if len(j.Result) > 0 {
-		b = append(b, `,"result":`...)
-		b = append(b, j.Result...)
+		b.WriteString(`,"result":`)
+		b.Write(j.Result)
 	}
-	return string(append(b, '}'))
+	if len(j.Progress) > 0 {
+		b.WriteString(`,"progress":`)
+		b.Write(j.Progress)
+	}
+	b.WriteByte('}')
+	return b.String()
 }
 
 // repair puts back what a handler made of the job's data or progress if it is not
 // JSON, which would spoil the record, and says so. The record is the one claimed.
 func (j *Job) repair(record string) error {
 	var broken error
-	if !json.Valid(j.Data) {
+	if !valid(j.Data) {
 		broken = fmt.Errorf("data set by the handler is not JSON: %s", excerpt(j.Data))
 		if before, err := decodeJob(j.queue, j.ID, record); err == nil {
 			j.Data = before.Data
 		}
 	}
-	if len(j.Progress) > 0 && !json.Valid(j.Progress) {
+	if len(j.Progress) > 0 && !valid(j.Progress) {
 		broken = fmt.Errorf("progress set by the handler is not JSON: %s", excerpt(j.Progress))
 		j.Progress = nil
 	}
@@ -107,40 +116,123 @@ func dueMillis(t time.Time) int64 {
 	return ms
 }
 
-func appendString(b []byte, s string) []byte {
-	quoted, _ := json.Marshal(s) //nolint:errchkjson // a string always marshals
-	return append(b, quoted...)
+// jsonBuilder is a strings.Builder, which gives its string without a copy, for
+// JSON.
+type jsonBuilder struct{ strings.Builder }
+
+func (b *jsonBuilder) integer(n int64) {
+	var digits [20]byte
+	b.Write(strconv.AppendInt(digits[:0], n, 10))
 }
 
-// decodeJob reads a record. What is absent or null is its default; unknown
-// fields of options are kept; anything of the wrong type is a RecordError.
-// Numbers may be any JSON number, as they may in Node.
-func decodeJob(q *Queue, id, record string) (*Job, error) {
-	d := recordDecoder{id: id}
-	job := &Job{ID: id, queue: q}
-	top := d.object("record", json.RawMessage(record))
-	if top == nil && d.reason == "" {
-		d.fail("want an object, got null")
+func (b *jsonBuilder) text(s string) {
+	if !unescaped(s) {
+		b.Write(appendString(nil, s))
+		return
 	}
-	job.Data, job.Progress, job.Result = top["data"], top["progress"], top["result"]
+	b.WriteByte('"')
+	b.WriteString(s)
+	b.WriteByte('"')
+}
+
+// appendString appends s as encoding/json writes it.
+func appendString(b []byte, s string) []byte {
+	if !unescaped(s) {
+		quoted, _ := json.Marshal(s) //nolint:errchkjson // a string always marshals
+		return append(b, quoted...)
+	}
+	b = slices.Grow(b, len(s)+2)
+	b = append(b, '"')
+	b = append(b, s...)
+	return append(b, '"')
+}
+
+// unescaped tells whether encoding/json writes s just as it is, between quotes.
+// Text that is not all ASCII may be, too, but needs a closer look.
+func unescaped(s string) bool {
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c < ' ', c >= utf8.RuneSelf, c == '"', c == '\\', c == '<', c == '>', c == '&':
+			return false
+		}
+	}
+	return true
+}
+
+// decodeJob reads a record. What is absent or null is its default; of a field
+// that is there more than once the last counts; unknown fields of options are
+// kept; anything of the wrong type is a RecordError. Numbers may be any JSON
+// number, as they may in Node.
+func decodeJob(q *Queue, id, record string) (*Job, error) {
+	var d recordDecoder
+	job := &Job{ID: id, queue: q}
+	var status, options []byte
+	statuses, escaped := 0, false
+	// The handler may write to the job's data, progress and result, so they are
+	// parts of a copy.
+	s := scanner{b: []byte(record)}
+	if s.space() != '{' || !s.object(func(f field) {
+		escaped = escaped || f.escaped
+		end := f.at + len(f.value)
+		switch string(f.name) {
+		case "data":
+			job.Data = f.value
+			job.dataAt, job.dataEnd = f.at, end
+		case "options":
+			options = f.value
+		case "status":
+			status = f.value
+			statuses++
+			job.statusAt, job.statusEnd = f.at, end
+		case "progress":
+			job.Progress = f.value
+			job.progressAt, job.progressEnd = f.at, end
+		case "result":
+			job.Result = f.value
+		}
+	}) || !s.end() {
+		return nil, &RecordError{ID: id, Reason: notARecord(s.b)}
+	}
 	if job.Data == nil {
 		job.Data = json.RawMessage("{}")
 	}
-	job.Status = Status(d.text("status", top["status"]))
-	options := d.object("options", top["options"])
-	job.Options = d.options(options)
-	for _, name := range slices.Sorted(maps.Keys(options)) {
-		job.unknown = append(job.unknown, rawField{name, options[name]})
+	job.Status = Status(d.text("status", status))
+	if statuses != 1 || escaped || job.Result != nil || !isWord(status) {
+		job.statusAt, job.statusEnd = 0, 0
 	}
+	d.options(job, options)
 	if d.reason != "" {
 		return nil, &RecordError{ID: id, Reason: d.reason}
 	}
 	return job, nil
 }
 
+// notARecord says why something is not even a JSON object.
+func notARecord(raw []byte) string {
+	if err := json.Unmarshal(raw, new(json.RawMessage)); err != nil {
+		return fmt.Sprintf("record is not JSON: %v", err)
+	}
+	if string(bytes.TrimSpace(raw)) == "null" {
+		return "want an object, got null"
+	}
+	return fmt.Sprintf("record: want an object, got %s", excerpt(raw))
+}
+
+// isWord tells whether raw is a string of ASCII letters.
+func isWord(raw []byte) bool {
+	if len(raw) < 3 || raw[0] != '"' {
+		return false
+	}
+	for _, c := range raw[1 : len(raw)-1] {
+		if c |= 0x20; c < 'a' || 'z' < c {
+			return false
+		}
+	}
+	return true
+}
+
 // recordDecoder reads the parts of a record and keeps the first complaint.
 type recordDecoder struct {
-	id     string
 	reason string
 }
 
@@ -150,83 +242,146 @@ func (d *recordDecoder) fail(format string, args ...any) {
 	}
 }
 
-// options takes the fields it knows out of raw.
-func (d *recordDecoder) options(raw map[string]json.RawMessage) Options {
-	take := func(name string) json.RawMessage {
-		value := raw[name]
-		delete(raw, name)
-		return value
-	}
-	var o Options
-	if ms := int64(d.number("timestamp", take("timestamp"))); ms > 0 {
+// options reads the fields it knows and keeps the others, sorted by name.
+func (d *recordDecoder) options(job *Job, raw []byte) {
+	var timestamp, delay, retries, timeout, backoff, stacktraces []byte
+	d.object("options", raw, func(f field) {
+		switch string(f.name) {
+		case "timestamp":
+			timestamp = f.value
+		case "delay":
+			delay = f.value
+		case "retries":
+			retries = f.value
+		case "timeout":
+			timeout = f.value
+		case "backoff":
+			backoff = f.value
+		case "stacktraces":
+			stacktraces = f.value
+		default:
+			job.unknown = append(job.unknown, rawField{string(f.name), f.value})
+		}
+	})
+	job.unknown = lastOfEach(job.unknown)
+
+	o := &job.Options
+	if ms := int64(d.number("timestamp", timestamp)); ms > 0 {
 		o.Created = time.UnixMilli(ms)
 	}
-	if ms := int64(d.number("delay", take("delay"))); ms > 0 {
+	if ms := int64(d.number("delay", delay)); ms > 0 {
 		o.DelayUntil = time.UnixMilli(ms)
 	}
-	o.Retries = int(min(d.number("retries", take("retries")), math.MaxInt32))
-	o.Timeout = fromMillis(d.number("timeout", take("timeout")))
-	if backoff := d.object("options.backoff", take("backoff")); backoff != nil {
-		o.Backoff.Strategy = Strategy(d.text("options.backoff.strategy", backoff["strategy"]))
-		o.Backoff.Delay = fromMillis(d.number("backoff.delay", backoff["delay"]))
-	}
-	var traces []json.RawMessage
-	if value := take("stacktraces"); absent(value) {
-		return o
-	} else if err := json.Unmarshal(value, &traces); err != nil {
-		d.fail("options.stacktraces: want an array, got %s", excerpt(value))
-	}
-	for _, trace := range traces {
-		// Node stores whatever was thrown: mostly text, now and then an object.
-		var s string
-		if json.Unmarshal(trace, &s) != nil {
-			s = string(trace)
-		}
-		o.Stacktraces = append(o.Stacktraces, s)
-	}
-	return o
+	o.Retries = int(min(d.number("retries", retries), math.MaxInt32))
+	o.Timeout = fromMillis(d.number("timeout", timeout))
+	d.backoff(&o.Backoff, backoff)
+	o.Stacktraces = d.stacktraces(stacktraces)
 }
 
-func absent(raw json.RawMessage) bool {
+// lastOfEach sorts fields by name and drops those that come again.
+func lastOfEach(fields []rawField) []rawField {
+	slices.SortStableFunc(fields, func(a, b rawField) int { return strings.Compare(a.name, b.name) })
+	kept := fields[:0]
+	for i, f := range fields {
+		if i+1 == len(fields) || fields[i+1].name != f.name {
+			kept = append(kept, f)
+		}
+	}
+	return kept
+}
+
+func (d *recordDecoder) backoff(b *Backoff, raw []byte) {
+	var strategy, delay []byte
+	d.object("options.backoff", raw, func(f field) {
+		switch string(f.name) {
+		case "strategy":
+			strategy = f.value
+		case "delay":
+			delay = f.value
+		}
+	})
+	b.Strategy = Strategy(d.text("options.backoff.strategy", strategy))
+	b.Delay = fromMillis(d.number("backoff.delay", delay))
+}
+
+func (d *recordDecoder) stacktraces(raw []byte) []string {
+	if absent(raw) {
+		return nil
+	}
+	var traces []string
+	s := scanner{b: raw}
+	if !s.array(func(trace []byte) {
+		// Node stores whatever was thrown: mostly text, now and then an object.
+		switch {
+		case trace[0] == '"':
+			traces = append(traces, unquote(trace))
+		case absent(trace):
+			traces = append(traces, "")
+		default:
+			traces = append(traces, string(trace))
+		}
+	}) {
+		d.fail("options.stacktraces: want an array, got %s", excerpt(raw))
+	}
+	return traces
+}
+
+func absent(raw []byte) bool {
 	return len(raw) == 0 || string(raw) == "null"
 }
 
-func (d *recordDecoder) object(name string, raw json.RawMessage) map[string]json.RawMessage {
-	if absent(raw) && name != "record" {
-		return nil
+// object hands the fields of an object to the func.
+func (d *recordDecoder) object(name string, raw []byte, each func(field)) {
+	s := scanner{b: raw}
+	if !absent(raw) && !s.object(each) {
+		d.fail("%s: want an object, got %s", name, excerpt(raw))
 	}
-	var fields map[string]json.RawMessage
-	if err := json.Unmarshal(raw, &fields); err != nil {
-		if !json.Valid(raw) {
-			d.fail("%s is not JSON: %v", name, err)
-		} else {
-			d.fail("%s: want an object, got %s", name, excerpt(raw))
-		}
-	}
-	return fields
 }
 
-func (d *recordDecoder) text(name string, raw json.RawMessage) string {
-	var s string
-	if !absent(raw) && json.Unmarshal(raw, &s) != nil {
+func (d *recordDecoder) text(name string, raw []byte) string {
+	switch {
+	case absent(raw):
+		return ""
+	case raw[0] != '"':
 		d.fail("%s: want a string, got %s", name, excerpt(raw))
+		return ""
+	default:
+		return unquote(raw)
 	}
-	return s
 }
 
 // number gives a number that is not negative and that a float64 holds exactly. A
 // string that holds a number is one, as Node's job.retries('2') stores it so.
-func (d *recordDecoder) number(name string, raw json.RawMessage) float64 {
+func (d *recordDecoder) number(name string, raw []byte) float64 {
+	if n, ok := smallInteger(raw); ok {
+		return n
+	}
 	var f float64
 	var s string
 	if json.Unmarshal(raw, &s) == nil && s != "" {
-		raw = json.RawMessage(s)
+		raw = []byte(s)
 	}
 	if !absent(raw) && json.Unmarshal(raw, &f) != nil {
 		d.fail("options.%s: want a number, got %s", name, excerpt(raw))
 		return 0
 	}
 	return min(max(f, 0), maxMillis)
+}
+
+// smallInteger reads what almost all numbers of records are: digits alone, and
+// few enough of them for a float64.
+func smallInteger(raw []byte) (float64, bool) {
+	if len(raw) > 15 {
+		return 0, false
+	}
+	n := int64(0)
+	for _, c := range raw {
+		if !isDigit(c) {
+			return 0, false
+		}
+		n = 10*n + int64(c-'0')
+	}
+	return float64(n), true
 }
 
 // excerpt shows the beginning of something that may be large or not text.
@@ -250,16 +405,18 @@ type event struct {
 // encodeEvent gives the message that tells other processes of a job. Data may
 // be nil.
 func encodeEvent(id, name string, data json.RawMessage) string {
-	b := make([]byte, 0, 48+len(id)+len(data))
-	b = append(b, `{"id":`...)
-	b = appendString(b, id)
-	b = append(b, `,"event":`...)
-	b = appendString(b, name)
+	var b jsonBuilder
+	b.Grow(48 + len(id) + len(data))
+	b.WriteString(`{"id":`)
+	b.text(id)
+	b.WriteString(`,"event":`)
+	b.text(name)
 	if len(data) > 0 {
-		b = append(b, `,"data":`...)
-		b = append(b, data...)
+		b.WriteString(`,"data":`)
+		b.Write(data)
 	}
-	return string(append(b, '}'))
+	b.WriteByte('}')
+	return b.String()
 }
 
 // decodeEvent reads a message of the channel `events`. Ids are strings; a

@@ -3,9 +3,12 @@ package beequeue
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
+	"maps"
 	"math"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -85,7 +88,7 @@ func TestRecordRoundTrip(t *testing.T) {
 		got, err := decodeJob(nil, "x", record)
 		require.NoError(t, err, name)
 		job.ID = "x"
-		require.Equal(t, job, *got, name)
+		require.Equal(t, job, *placeless(got), name)
 		require.Equal(t, record, got.encode(), name)
 	}
 	// Which field is written when, as Node's JSON has it.
@@ -202,6 +205,199 @@ func TestEventRoundTrip(t *testing.T) {
 	}
 }
 
+// The scanner reads records as encoding/json does: those of a table, and what is
+// left when one byte of a record is another or missing.
+func TestDecodeAsReference(t *testing.T) {
+	t.Parallel()
+	records := slices.Concat(oddRecords(), slices.Collect(maps.Values(nodeRecords(t))))
+	for _, n := range []int{1, 63, 64, 65, maxDepth - 2, maxDepth - 1, maxDepth, maxDepth + 1, 10 * maxDepth} {
+		arrays := strings.Repeat("[", n) + strings.Repeat("]", n)
+		objects := strings.Repeat(`{"a":`, n) + "1" + strings.Repeat("}", n)
+		records = append(records, arrays, objects, strings.Repeat("[", n), strings.Repeat(`{"a":`, n))
+		for _, value := range []string{arrays, objects} {
+			records = append(records,
+				`{"data":`+value+`}`, `{"options":{"more":`+value+`}}`, `{"data":{"a":[1,{}],"b":`+value+`}}`, `{"options":{"stacktraces":[`+value+`]}}`)
+		}
+	}
+	for _, record := range []string{
+		`{"data":{"a":"b\\\"ü\u00e9 long text"},"options":{"timestamp":1.5e3,"stacktraces":["x",null,-7],"retries":"2"},"status":"created","progress":0}`,
+		` { "options" : { "backoff" : { "strategy" : "fixed" , "delay" : 10 } , "more" : true } , "status" : "failed" , "result" : [ false ] } `,
+	} {
+		for at := range record {
+			for _, c := range []byte("\x00\x1f \n\"\\/{}[]:,.+-09aefnu\x7f\xc3\xff") {
+				records = append(records, record[:at]+string([]byte{c})+record[at+1:])
+			}
+			records = append(records, record[:at], record[:at]+record[at+1:])
+		}
+	}
+	for _, record := range records {
+		job, err := decodeJob(nil, "x", record)
+		require.Empty(t, fromReference(job, err, record), "%.200q", record)
+		require.Equal(t, json.Valid([]byte(record)), valid([]byte(record)), "%.200q", record)
+	}
+}
+
+// oddRecords are records that are hard to read or not to be read.
+func oddRecords() []string {
+	records := []string{
+		" ", "{", "}", "{,}", `{"a"}`, `{"a":}`, `{"a":1,}`, `{"a":1,,"b":2}`, `{"a":1 "b":2}`, `{1:2}`, `{"a":1}}`, `{"a":1} x`, `{'a':1}`, "\ufeff{}",
+		" null ", "\t[]\n", "{\v}", "{\x00}", "{}\x00", "{\u00a0}", `{"a":[1,]}`, `{"a":[,1]}`, `{"a":[1 2]}`, `{"a":[1}`, `{"a":{]}`,
+		`{"data":null}`, `{"data":1,"data":null,"progress":1,"progress":2,"result":1,"result":null}`,
+		`{"options":[],"options":{"retries":1}}`, `{"options":{"retries":1},"options":null}`, `{"options":{"retries":{},"retries":4}}`,
+		`{"status":1,"status":"failed"}`, `{"status":null}`, `{"status":""}`, `{"status":"\u0066ailed"}`, `{"status":["failed"]}`, `{"Status":"failed"}`,
+		`{"d\u0061ta":1,"\u006fptions":{"retr\u0069es":3,"\u006dore":1,"more":2},"st\u0061tus":"failed"}`,
+		`{"options":{"b":1,"a":2,"":3,"b":4,"a ":5,"A":6,"ä":7,"\ud83d":8,"\ud83e":9,"\ud83d\ude00":10,"\n\"<":11}}`,
+		"{\"options\":{\"\xff\":1,\"\xfe\":2,\"\ufffd\":3,\"\u2028\":4},\"\xff\":5}",
+		"{\"status\":\"\xff\",\"options\":{\"stacktraces\":[\"\xc3\",\"\xed\xa0\x80\"],\"backoff\":{\"strategy\":\"\xf0\"}}}",
+		`{"options":{"stacktraces":[]}}`, `{"options":{"stacktraces":[ ]}}`, `{"options":{"stacktraces":["",null,"null",true,1.0,[ 1 ],{"a": "\n"}]}}`,
+		`{"options":{"stacktraces":{}}}`, `{"options":{"stacktraces":"YQ=="}}`, `{"options":{"stacktraces":0}}`, `{"options":{"backoff":[]}}`,
+		`{"options":{"backoff":null}}`, `{"options":{"backoff":{"strategy":null,"delay":null}}}`, `{"options":{"backoff":{"strategy":"a","strategy":"b","more":1}}}`,
+		`{"options":"{}"}`, `{"options":true}`, `{"options":7}`,
+	}
+	for _, number := range []string{
+		"0", "-0", "-", "+1", "01", "-01", "00", "1.", ".5", "0.5", "1.0", "1e", "1e+", "1e+2", "1E-2", "1e2.5", "1ee2", "0x10", "1_000", "Infinity", "NaN", "-Infinity",
+		"999999999999999", "1000000000000000", "9007199254740991", "9007199254740993", "92233720368547758080", "000000000000000000001", "-5", "1e-400", "-1e400", "2147483648",
+		"tru", "true", "truex", "True", "nul", "nulll", "fals", "false", "n", "t", "f",
+	} {
+		records = append(records, number)
+		for _, form := range []string{
+			`{"data":N}`, `{"progress":[N]}`, `{"options":{"timestamp":N}}`, `{"options":{"delay":N,"retries":N,"timeout":N}}`, `{"options":{"more":N}}`,
+			`{"options":{"timestamp":"N","retries":" N ","timeout":"N"}}`, `{"options":{"backoff":{"delay":N}}}`, `{"status":N}`, `{"options":N}`,
+		} {
+			records = append(records, strings.ReplaceAll(form, "N", number))
+		}
+	}
+	for _, text := range []string{
+		`"`, `"a`, `"\"`, `"\\"`, `"\x"`, `"\u"`, `"\u12"`, `"\u123"`, `"\u12G4"`, `"\uABcd"`, `"\/\b\f\n\r\t"`, `"\ud800"`, `"\udc00\ud800"`,
+		"\"\x00\"", "\"\x1f\"", "\"\x7f\"", "\"\n\"", "\"1234567\x1f\"", "\"12345678\x1f\"", "\"ü234567\x19\"", "\"1234567\\\"\"", "\"12345678", "\"1234567\\",
+		`"1234567890123456789"`, `"üüüüüüüü"`, "\"\xff234567\x80\"", "\"!\"", "\"#[]^~\"",
+	} {
+		for _, form := range []string{
+			`S`, `{"data":S}`, `{S:1}`, `{"options":{S:1}}`, `{"status":S}`, `{"options":{"retries":S}}`, `{"options":{"stacktraces":[S,S]}}`, `{"options":{"backoff":{"strategy":S}}}`,
+		} {
+			records = append(records, strings.ReplaceAll(form, "S", text))
+		}
+	}
+	return records
+}
+
+// fromReference says in what a decoded record differs from what encoding/json
+// makes of it.
+func fromReference(job *Job, err error, record string) string {
+	want, wantErr := decodeReference(nil, "x", record)
+	if (err != nil) != (wantErr != nil) {
+		return fmt.Sprintf("the error is %v and should be %v", err, wantErr)
+	}
+	if err != nil {
+		reason, wantReason := err.(*RecordError).Reason, wantErr.(*RecordError).Reason //nolint:errorlint // as they are made
+		if reason != wantReason {
+			return fmt.Sprintf("the reason is %q and should be %q", reason, wantReason)
+		}
+		return ""
+	}
+	if got := placeless(job); !reflect.DeepEqual(got, want) {
+		return fmt.Sprintf("it is %+v\nand should be %+v", got, want)
+	}
+	for name, part := range map[string][]byte{"data": job.Data, "progress": job.Progress, "result": job.Result} {
+		if len(part) != cap(part) && name+string(part) != "data{}" {
+			return name + " has room to append, over what is behind it"
+		}
+	}
+	if at, end := job.statusAt, job.statusEnd; end != 0 && record[at:end] != `"`+string(job.Status)+`"` {
+		return fmt.Sprintf("the status is not at %d to %d", at, end)
+	}
+	if at, end := job.dataAt, job.dataEnd; record[at:end] != string(job.Data) && end+len(job.Data) != len("{}") {
+		return fmt.Sprintf("the data are not at %d to %d", at, end)
+	}
+	if at, end := job.progressAt, job.progressEnd; record[at:end] != string(job.Progress) {
+		return fmt.Sprintf("the progress is not at %d to %d", at, end)
+	}
+	return ""
+}
+
+// placeless is a copy of a job that does not tell where in its record things are.
+func placeless(job *Job) *Job {
+	j := *job
+	j.statusAt, j.statusEnd, j.dataAt, j.dataEnd, j.progressAt, j.progressEnd = 0, 0, 0, 0, 0, 0
+	return &j
+}
+
+func TestStatusExtent(t *testing.T) {
+	t.Parallel()
+	for record, want := range map[string]string{
+		`{"status":"created"}`:                                            `"created"`,
+		` { "status" : "failed" , "progress" : 0 } `:                      `"failed"`,
+		`{"data":{"status":"a","result":1},"status":"b"}`:                 `"b"`,
+		`{"data":"\"status\":\"a\"","options":{"\u0061":1},"status":"b"}`: `"b"`,
+		`{"status":"Odd","statuses":1,"Status":2,"ä":3}`:                  `"Odd"`,
+		`{"options":{"result":1},"status":"retrying","Result":2}`:         `"retrying"`,
+
+		`{}`:                             "",
+		`{"status":null}`:                "",
+		`{"status":""}`:                  "",
+		`{"status":"a b"}`:               "",
+		`{"status":"a1"}`:                "",
+		`{"status":"a@"}`:                "",
+		`{"status":"a["}`:                "",
+		`{"status":"ä"}`:                 "",
+		`{"status":"\u0061"}`:            "",
+		`{"status":"a","status":"a"}`:    "",
+		`{"status":null,"status":"a"}`:   "",
+		`{"status":"a","result":1}`:      "",
+		`{"result":null,"status":"a"}`:   "",
+		`{"status":"a","r\u0065sult":1}`: "",
+		`{"st\u0061tus":"a"}`:            "",
+		`{"status":"a","m\u006fre":1}`:   "",
+		`{"status":"a","\/":1}`:          "",
+	} {
+		job, err := decodeJob(nil, "x", record)
+		require.NoError(t, err, record)
+		require.Equal(t, want, record[job.statusAt:job.statusEnd], record)
+		if want == "" {
+			require.Zero(t, job.statusAt, record)
+		}
+	}
+}
+
+// A handler may do with the parts of its job what it likes: neither the others
+// nor the record change.
+func TestDecodedPartsAreApart(t *testing.T) {
+	t.Parallel()
+	const record = `{"data":[1],"progress":[2],"result":[3],"options":{"more":[4]}}`
+	given := strings.Clone(record)
+	job, err := decodeJob(nil, "x", given)
+	require.NoError(t, err)
+	for _, part := range []*json.RawMessage{&job.Data, &job.Progress, &job.Result, &job.unknown[0].value} {
+		for i := range *part {
+			(*part)[i] = 'x'
+		}
+		*part = append(*part, "yyyyyyyyyyyyyyyyyyyy"...)
+	}
+	const want = "xxxyyyyyyyyyyyyyyyyyyyy"
+	for _, part := range []json.RawMessage{job.Data, job.Progress, job.Result, job.unknown[0].value} {
+		require.Equal(t, want, string(part))
+	}
+	require.Equal(t, record, given)
+}
+
+// What is written without encoding/json is what it would write.
+func TestAppendString(t *testing.T) {
+	t.Parallel()
+	texts := []string{"", "created", "no route to host: 10.0.0.1:6379", "\u2028", "ü", "\xff", "a\xc3", "\U0001F600"}
+	for c := range 256 {
+		texts = append(texts, string([]byte{byte(c)}), "text"+string([]byte{byte(c)})+"text", string(rune(c)))
+	}
+	for _, text := range texts {
+		want, err := json.Marshal(text)
+		require.NoError(t, err)
+		require.Equal(t, string(want), string(appendString(nil, text)), "%q", text)
+		require.Equal(t, "["+string(want), string(appendString([]byte("["), text)), "%q", text)
+		var b jsonBuilder
+		b.text(text)
+		require.Equal(t, string(want), b.String(), "%q", text)
+	}
+}
+
 func FuzzDecodeJob(f *testing.F) {
 	for _, record := range nodeRecords(f) {
 		f.Add(record)
@@ -215,8 +411,17 @@ func FuzzDecodeJob(f *testing.F) {
 	} {
 		f.Add(record)
 	}
+	for _, record := range oddRecords() {
+		f.Add(record)
+	}
 	f.Fuzz(func(t *testing.T, record string) {
+		if valid([]byte(record)) != json.Valid([]byte(record)) {
+			t.Fatal("whether it is JSON is not what encoding/json says")
+		}
 		job, err := decodeJob(nil, "x", record)
+		if difference := fromReference(job, err, record); difference != "" {
+			t.Fatal(difference)
+		}
 		if err != nil {
 			var bad *RecordError
 			if !errors.As(err, &bad) || bad.ID != "x" || bad.Reason == "" || len(bad.Reason) > 500 {
@@ -235,7 +440,7 @@ func FuzzDecodeJob(f *testing.F) {
 		if err != nil {
 			t.Fatalf("cannot read what it wrote, %q: %v", encoded, err)
 		}
-		if !reflect.DeepEqual(job, again) {
+		if !reflect.DeepEqual(placeless(job), placeless(again)) {
 			t.Fatalf("read %+v\nwrote %q\nread %+v", job, encoded, again)
 		}
 		// Options it does not know are as they were, byte for byte.
@@ -301,4 +506,112 @@ func FuzzDecodeEvent(f *testing.F) {
 		}
 		_ = e.public() // takes what it gets
 	})
+}
+
+// decodeReference is decodeJob as it was written first: with encoding/json and
+// maps, plainly and slowly.
+func decodeReference(q *Queue, id, record string) (*Job, error) {
+	d := referenceDecoder{id: id}
+	job := &Job{ID: id, queue: q}
+	top := d.object("record", json.RawMessage(record))
+	if top == nil && d.reason == "" {
+		d.fail("want an object, got null")
+	}
+	job.Data, job.Progress, job.Result = top["data"], top["progress"], top["result"]
+	if job.Data == nil {
+		job.Data = json.RawMessage("{}")
+	}
+	job.Status = Status(d.text("status", top["status"]))
+	options := d.object("options", top["options"])
+	job.Options = d.options(options)
+	for _, name := range slices.Sorted(maps.Keys(options)) {
+		job.unknown = append(job.unknown, rawField{name, options[name]})
+	}
+	if d.reason != "" {
+		return nil, &RecordError{ID: id, Reason: d.reason}
+	}
+	return job, nil
+}
+
+type referenceDecoder struct {
+	id     string
+	reason string
+}
+
+func (d *referenceDecoder) fail(format string, args ...any) {
+	if d.reason == "" {
+		d.reason = fmt.Sprintf(format, args...)
+	}
+}
+
+func (d *referenceDecoder) options(raw map[string]json.RawMessage) Options {
+	take := func(name string) json.RawMessage {
+		value := raw[name]
+		delete(raw, name)
+		return value
+	}
+	var o Options
+	if ms := int64(d.number("timestamp", take("timestamp"))); ms > 0 {
+		o.Created = time.UnixMilli(ms)
+	}
+	if ms := int64(d.number("delay", take("delay"))); ms > 0 {
+		o.DelayUntil = time.UnixMilli(ms)
+	}
+	o.Retries = int(min(d.number("retries", take("retries")), math.MaxInt32))
+	o.Timeout = fromMillis(d.number("timeout", take("timeout")))
+	if backoff := d.object("options.backoff", take("backoff")); backoff != nil {
+		o.Backoff.Strategy = Strategy(d.text("options.backoff.strategy", backoff["strategy"]))
+		o.Backoff.Delay = fromMillis(d.number("backoff.delay", backoff["delay"]))
+	}
+	var traces []json.RawMessage
+	if value := take("stacktraces"); absent(value) {
+		return o
+	} else if err := json.Unmarshal(value, &traces); err != nil {
+		d.fail("options.stacktraces: want an array, got %s", excerpt(value))
+	}
+	for _, trace := range traces {
+		// Node stores whatever was thrown: mostly text, now and then an object.
+		var s string
+		if json.Unmarshal(trace, &s) != nil {
+			s = string(trace)
+		}
+		o.Stacktraces = append(o.Stacktraces, s)
+	}
+	return o
+}
+
+func (d *referenceDecoder) object(name string, raw json.RawMessage) map[string]json.RawMessage {
+	if absent(raw) && name != "record" {
+		return nil
+	}
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(raw, &fields); err != nil {
+		if !json.Valid(raw) {
+			d.fail("%s is not JSON: %v", name, err)
+		} else {
+			d.fail("%s: want an object, got %s", name, excerpt(raw))
+		}
+	}
+	return fields
+}
+
+func (d *referenceDecoder) text(name string, raw json.RawMessage) string {
+	var s string
+	if !absent(raw) && json.Unmarshal(raw, &s) != nil {
+		d.fail("%s: want a string, got %s", name, excerpt(raw))
+	}
+	return s
+}
+
+func (d *referenceDecoder) number(name string, raw json.RawMessage) float64 {
+	var f float64
+	var s string
+	if json.Unmarshal(raw, &s) == nil && s != "" {
+		raw = json.RawMessage(s)
+	}
+	if !absent(raw) && json.Unmarshal(raw, &f) != nil {
+		d.fail("options.%s: want a number, got %s", name, excerpt(raw))
+		return 0
+	}
+	return min(max(f, 0), maxMillis)
 }

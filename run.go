@@ -14,9 +14,10 @@ import (
 // run is one claimed job.
 type run struct {
 	id      string // as claimed; the handler may change its job
-	job     *Job
 	record  string // as claimed
 	claim   string
+	job     *Job            // read from it, in the handler's goroutine
+	options Options         // the job's, as claimed
 	ctx     context.Context //nolint:containedctx // the handler's, ended by others than its caller
 	cancel  context.CancelCauseFunc
 	decided atomic.Bool // somebody has settled what becomes of the job
@@ -39,8 +40,26 @@ type ending struct {
 	call    turnOutcome
 }
 
-// execute runs the handler and sends the loop what came of it.
+// execute reads the record, runs the handler, and sends the loop what came of it.
 func (w *worker) execute(r *run) {
+	job, err := decodeJob(w.q, r.id, r.record)
+	if err != nil {
+		w.q.report(err, "run job %q", r.id)
+		e := ending{run: r, free: true}
+		if r.decide() {
+			e.call = w.q.unreadable(r.id, r.claim, err)
+		}
+		w.ends <- e
+		r.cancel(nil)
+		w.handlers.Done()
+		return
+	}
+	r.job, r.options = job, job.Options
+	w.handle(r)
+}
+
+// handle runs the handler and sends the loop what came of it.
+func (w *worker) handle(r *run) {
 	ctx := r.ctx
 	if timeout := r.job.Options.Timeout; timeout > 0 {
 		cause := fmt.Errorf("%w after %v", ErrTimeout, timeout)
@@ -120,32 +139,64 @@ func (w *worker) giveUp(r *run, cause error) {
 // settle decides what becomes of a job, and prepares the call for it.
 func (q *Queue) settle(e *ending, job *Job, result json.RawMessage, err error) {
 	config := &q.config
-	if broken := job.repair(e.run.record); broken != nil {
-		q.report(broken, "job %q", e.run.id)
+	plain := err == nil && !config.RemoveOnSuccess && e.run.unchanged(job)
+	if !plain {
+		if broken := job.repair(e.run.record); broken != nil {
+			q.report(broken, "job %q", e.run.id)
+		}
 	}
 	o := job.decide(result, err, config.Backoffs)
 	e.outcome, e.job = &o, job
-	e.call = turnOutcome{id: e.run.id, claim: e.run.claim, delay: o.delay}
+	if plain {
+		e.call = turnOutcome{id: e.run.id, claim: e.run.claim, field: job.statusAt - len(statusName) + 1, text: string(result)}
+		return
+	}
+	e.call = e.whole(q)
+}
+
+// statusName is how a record names its status, if it was written by Bee-Queue or
+// by us.
+const statusName = `"status":`
+
+// unchanged tells whether the record needs no more than a new status and a result:
+// the handler left the job as it was, and the job was not in succeeded or failed
+// before, where a Node process may have left it.
+func (r *run) unchanged(job *Job) bool {
+	o, p := &job.Options, &r.options
+	return job == r.job && (job.Status == StatusCreated || job.Status == StatusRetrying) && job.Result == nil &&
+		job.statusAt >= len(statusName) && r.record[job.statusAt-len(statusName):job.statusAt] == statusName &&
+		job.dataEnd > 0 && r.record[job.dataAt:job.dataEnd] == string(job.Data) &&
+		r.record[job.progressAt:job.progressEnd] == string(job.Progress) &&
+		o.Created == p.Created && o.Retries == p.Retries && o.Timeout == p.Timeout &&
+		o.DelayUntil == p.DelayUntil && o.Backoff == p.Backoff &&
+		len(o.Stacktraces) == 0 && len(p.Stacktraces) == 0 && unescaped(r.id)
+}
+
+// whole is the call for an outcome with the whole of its record.
+func (e *ending) whole(q *Queue) turnOutcome {
+	config, o := &q.config, e.outcome
+	c := turnOutcome{id: e.run.id, claim: e.run.claim, delay: o.delay}
 	switch {
 	case o.status == StatusSucceeded && config.RemoveOnSuccess, o.status == StatusFailed && config.RemoveOnFailure:
-		e.call.what = turnRemoved
+		c.what = turnRemoved
 	case o.status == StatusSucceeded:
-		e.call.what = turnSucceeded
+		c.what = turnSucceeded
 	case o.status == StatusFailed:
-		e.call.what = turnFailed
+		c.what = turnFailed
 	default:
-		e.call.what = turnRetrying
+		c.what = turnRetrying
 	}
-	if e.call.what != turnRemoved {
-		e.call.text = job.encode()
+	if c.what != turnRemoved {
+		c.text = e.job.encode()
 	}
 	if !config.NoEvents {
 		data := o.result
 		if o.err != nil {
 			data = appendString(nil, o.err.Error())
 		}
-		e.call.event = encodeEvent(e.run.id, string(o.status), data)
+		c.event = encodeEvent(e.run.id, string(o.status), data)
 	}
+	return c
 }
 
 // unreadable is the outcome of a job whose record cannot be read: it fails, and

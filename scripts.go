@@ -69,13 +69,16 @@ func luaSource(name string) string {
 // A call is never repeated that long after its first try.
 const callRetention = time.Hour
 
+// saveArgs is how many arguments of save.lua come before those of the jobs.
+const saveArgs = 3
+
 // saveReply is what became of one job of a save.
 type saveReply struct {
 	id        string // the automatic id, or "" if it was saved under its own
 	duplicate bool
 }
 
-// saveJobs runs save.lua. args are a lane's, and three for each job.
+// saveJobs runs save.lua. args are a lane's and three for each job.
 func (q *Queue) saveJobs(ctx context.Context, args []string, notice func(error)) ([]saveReply, error) {
 	message, err := q.run(ctx, q.scripts.save, q.scripts.saveKeys, args, notice)
 	if err != nil {
@@ -85,11 +88,21 @@ func (q *Queue) saveJobs(ctx context.Context, args []string, notice func(error))
 	if err != nil {
 		return nil, fmt.Errorf("save script: %w", err)
 	}
-	words := strings.Fields(answer)
-	if len(words) != (len(args)-2)/3 {
-		return nil, fmt.Errorf("save script: %d answers for %d jobs", len(words), (len(args)-2)/3)
+	replies := make([]saveReply, (len(args)-saveArgs)/3)
+	if first, ok := strings.CutPrefix(answer, "="); ok {
+		id, err := strconv.ParseInt(first, 10, 64)
+		if err != nil {
+			return nil, fmt.Errorf("save script: unexpected reply %q", excerpt([]byte(answer)))
+		}
+		for i := range replies {
+			replies[i].id = strconv.FormatInt(id+int64(i), 10)
+		}
+		return replies, nil
 	}
-	replies := make([]saveReply, len(words))
+	words := strings.Fields(answer)
+	if len(words) != len(replies) {
+		return nil, fmt.Errorf("save script: %d answers for %d jobs", len(words), len(replies))
+	}
 	for i, word := range words {
 		switch word {
 		case "+":
@@ -104,6 +117,7 @@ func (q *Queue) saveJobs(ctx context.Context, args []string, notice func(error))
 
 // What turn.lua does with a job at the end of its run.
 const (
+	turnPlain      = "" // succeeded, and nothing but that and the result is new
 	turnSucceeded  = "succeeded"
 	turnFailed     = "failed"
 	turnRemoved    = "removed"
@@ -116,9 +130,10 @@ const (
 type turnOutcome struct {
 	id, claim string
 	what      string        // one of the constants above
-	text      string        // the new record, or why the old one cannot be read
+	field     int           // of a plain success: where `"status":` is in the record, from 1
+	text      string        // the new record, the plain result, or why the old record cannot be read
 	delay     time.Duration // before the next run
-	event     string        // to publish; "" for nothing
+	event     string        // to publish; "" for nothing; the script writes a plain success's own
 }
 
 // verdict is what turn.lua made of an outcome.
@@ -128,6 +143,7 @@ const (
 	recorded verdict = 'y'
 	lost     verdict = 'l' // the job is another worker's, or was
 	gone     verdict = 'g' // the job was removed
+	changed  verdict = 'c' // the record of a plain success is not as it was
 )
 
 // claimed is a job to run.
@@ -135,25 +151,49 @@ type claimed struct{ id, record string }
 
 // turnReply is what a turn gives back.
 type turnReply struct {
-	verdicts string // a verdict for each outcome
+	verdicts []verdict // of each outcome
 	jobs     []claimed
 	claim    string // names the claim of the jobs
 	more     bool   // there may be more jobs waiting
 }
 
 // turn runs turn.lua: records outcomes, claims up to want jobs, and renews
-// token's lease, or ends it if lease is 0.
+// token's lease, or ends it if lease is 0, or leaves it if lease is negative.
 func (q *Queue) turn(ctx context.Context, l *lane, token string, lease time.Duration, want int,
 	outcomes []turnOutcome, notice func(error),
 ) (turnReply, error) {
-	args := l.next(4 + 6*len(outcomes))
+	args := l.next()
 	claim := args[1]
-	args = append(args, token, text(lease), strconv.Itoa(want), strconv.Itoa(q.config.MaxStalls))
+	plain, renewal, publishing := 0, "", "1"
 	for i := range outcomes {
-		o := &outcomes[i]
-		args = append(args, o.id, o.claim, o.what, o.text, text(o.delay), o.event)
+		if outcomes[i].what == turnPlain {
+			plain++
+		}
 	}
+	if lease >= 0 {
+		renewal = text(lease)
+	}
+	if q.config.NoEvents {
+		publishing = ""
+	}
+	args = append(args, token, renewal, strconv.Itoa(want), strconv.Itoa(q.config.MaxStalls), strconv.Itoa(plain), publishing)
+	field, fieldText := 0, ""
+	for i := range outcomes {
+		if o := &outcomes[i]; o.what == turnPlain {
+			if o.field != field { // records are much alike
+				field, fieldText = o.field, strconv.Itoa(o.field)
+			}
+			args = append(args, o.id, o.claim, fieldText, o.text)
+		}
+	}
+	for i := range outcomes {
+		if o := &outcomes[i]; o.what != turnPlain {
+			args = append(args, o.id, o.claim, o.what, o.text, text(o.delay), o.event)
+		}
+	}
+	l.args = args
 	message, err := q.run(ctx, q.scripts.turn, q.scripts.turnKeys, args, notice)
+	clear(args) // of what they hold
 	if err != nil {
 		return turnReply{}, err
 	}
@@ -161,10 +201,21 @@ func (q *Queue) turn(ctx context.Context, l *lane, token string, lease time.Dura
 	if err != nil || len(values) < 3 || len(values)%2 != 1 || len(values[0]) != len(outcomes) {
 		return turnReply{}, fmt.Errorf("turn script: unexpected reply of %d values: %w", len(values), err)
 	}
-	reply := turnReply{verdicts: values[0], more: values[1] == "1", claim: claim}
+	reply := turnReply{verdicts: make([]verdict, len(outcomes)), more: values[1] == "1", claim: claim}
+	other := plain
+	plain = 0
+	for i := range outcomes { // the plain ones came first
+		at := &other
+		if outcomes[i].what == turnPlain {
+			at = &plain
+		}
+		reply.verdicts[i] = verdict(values[0][*at])
+		*at++
+	}
 	if values[2] != "" {
 		q.report(errors.New(values[2]), "publish events")
 	}
+	reply.jobs = make([]claimed, 0, (len(values)-3)/2)
 	for i := 3; i < len(values); i += 2 {
 		reply.jobs = append(reply.jobs, claimed{values[i], values[i+1]})
 	}
@@ -263,7 +314,7 @@ func (q *Queue) raise(ctx context.Context) (raiseReply, error) {
 // remove runs remove.lua.
 func (q *Queue) remove(ctx context.Context, id string) error {
 	return q.control.serialized(ctx, func() error {
-		_, err := q.run(ctx, q.scripts.remove, q.scripts.removeKeys, append(q.control.next(1), id), nil)
+		_, err := q.run(ctx, q.scripts.remove, q.scripts.removeKeys, append(q.control.next(), id), nil)
 		return err
 	})
 }
@@ -271,7 +322,7 @@ func (q *Queue) remove(ctx context.Context, id string) error {
 // retry runs retry.lua.
 func (q *Queue) retry(ctx context.Context, id string) error {
 	return q.control.serialized(ctx, func() error {
-		message, err := q.run(ctx, q.scripts.retry, q.scripts.retryKeys, append(q.control.next(1), id), nil)
+		message, err := q.run(ctx, q.scripts.retry, q.scripts.retryKeys, append(q.control.next(), id), nil)
 		if err != nil {
 			return err
 		}

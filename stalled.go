@@ -80,7 +80,7 @@ func (q *Queue) failStalled(ctx context.Context, c claimed, notify func(func()))
 		reply, err = q.turn(ctx, &q.control, q.token, 0, 0, []turnOutcome{e.call}, nil)
 		return err
 	})
-	if err == nil && verdict(reply.verdicts[0]) == recorded && e.outcome != nil {
+	if err == nil && reply.verdicts[0] == recorded && e.outcome != nil {
 		notify(func() { q.callbacks.fireOutcome(q, e.job, *e.outcome) })
 	}
 	return err

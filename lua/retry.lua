@@ -6,22 +6,22 @@
 -- Repeatable by its name.
 
 local answer, late = recall()
-if late then return stale end
+if late then return stale() end
 if answer then return answer end
 
-redis.call('LLEN', KEYS[3])
-redis.call('HLEN', KEYS[5])
+call('LLEN', KEYS[3])
+call('HLEN', KEYS[5])
 
 local id = ARGV[3]
-if redis.call('HEXISTS', KEYS[4], id) == 0 then
-  redis.call('SREM', KEYS[2], id)
+if call('HEXISTS', KEYS[4], id) == 0 then
+  call('SREM', KEYS[2], id)
   answer = 'not found'
-elseif redis.call('SREM', KEYS[2], id) == 1 then
-  redis.call('HDEL', KEYS[5], id)
-  redis.call('LPUSH', KEYS[3], id)
+elseif call('SREM', KEYS[2], id) == 1 then
+  call('HDEL', KEYS[5], id)
+  call('LPUSH', KEYS[3], id)
   answer = 'retried'
 else
   answer = 'not failed'
 end
-remember(answer)
+remember(answer, true)
 return answer

@@ -3,10 +3,15 @@
 --
 -- KEYS: calls jobs waiting active owners workers stalling stalls succeeded
 --       failed delayed reasons events earlierDelayed
--- ARGV: lane, sequence number, worker's token, length of its lease in ms (0 ends
---       it), how many jobs to claim, how often a job may be taken back from a
---       lost worker (negative: no limit), then for each outcome six values:
---       id, the claim it was run under, what became of it, text, delay, event
+-- ARGV: lane, sequence number, worker's token, length of its lease in ms ('' leaves
+--       it as it is, 0 ends it), how many jobs to claim, how often a job may be
+--       taken back from a lost worker (negative: no limit), how many plain
+--       successes follow, '1' to publish them
+--   for each plain success, whose record changes in its status and result alone:
+--     id, the claim it was run under, where `"status":` is in the record (from 1),
+--     its result ('' for none)
+--   for each other outcome:
+--     id, the claim, what became of it, text, delay, event to publish ('' for none)
 --   what became of it:            text:            delay:
 --     succeeded  kept             its new record
 --     failed     kept             its new record
@@ -16,42 +21,37 @@
 --                left as it is
 --     returned   handed back, to                   ms; '0' for the front of
 --                be run again                      waiting
---   event: what to publish, '' for nothing
 -- Returns {verdicts, '1' if more may be waiting, why events could not be
 -- published or '', id, record, id, record, ...}.
 -- Verdicts has a letter for each outcome: y recorded; l lost, another worker has
--- or had the job; g gone, the job was removed. l and g changed nothing.
+-- or had the job; g gone, the job was removed; c a plain success whose record is
+-- not as it was, to be sent with its whole record. All but y changed nothing.
 -- The claim of the jobs returned is this call's sequence number.
 -- Repeatable by its name.
 
-local calls, jobs, waiting, active, owners = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local token, lease, want = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
-local limit = tonumber(ARGV[6])
-local first, width = 7, 6
-local runs = (#ARGV - first + 1) / width
+local find, sub = string.find, string.sub
+local jobs, waiting, active, owners = KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local token, lease, want, limit = ARGV[3], ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
+local plain, publishing = tonumber(ARGV[7]), ARGV[8] == '1'
+local firstPlain, plainWidth, width = 9, 4, 6
+local first = firstPlain + plain * plainWidth
+local others = (#ARGV - first + 1) / width
 local mine = token .. '/' .. ARGV[2]
 
--- Ids may hold anything, so the answer to remember says how long each is.
-local function answered(verdicts, more, ids)
-  local parts = { verdicts, ' ', more, ' ' }
-  for _, id in ipairs(ids) do
-    parts[#parts + 1] = #id .. ':' .. id
-  end
-  return table.concat(parts)
-end
-
-local function again(answer)
-  local verdicts, more, rest = string.match(answer, '^(%a*) (%d) (.*)$')
+local answer, late = recall()
+if late then return stale() end
+if answer then
+  -- A repeated call: the jobs that are still held under its claim are given again.
+  local verdicts, more = string.match(answer, '^(%a*) (%d)$')
   local reply = { verdicts, more, '' }
-  local at = 1
-  while at <= #rest do
-    local colon = string.find(rest, ':', at, true)
-    local id = string.sub(rest, colon + 1, colon + tonumber(string.sub(rest, at, colon - 1)))
-    at = colon + #id + 1
-    if redis.call('HGET', owners, id) == mine then
-      local record = redis.call('HGET', jobs, id)
+  local all = call('LRANGE', active, 0, -1)
+  for from = #all, 1, -1000 do
+    local ids = {}
+    for k = from, math.max(1, from - 999), -1 do ids[#ids + 1] = all[k] end
+    for i, owner in ipairs(call('HMGET', owners, unpack(ids))) do
+      local record = owner == mine and call('HGET', jobs, ids[i])
       if record then
-        reply[#reply + 1] = id
+        reply[#reply + 1] = ids[i]
         reply[#reply + 1] = record
       end
     end
@@ -59,49 +59,101 @@ local function again(answer)
   return reply
 end
 
-local answer, late = recall()
-if late then return stale end
-if answer then return again(answer) end
+-- A key of the wrong type must fail before anything is written. So everything is
+-- read first, but for `active`, which is the first to be written where there are
+-- outcomes, and `succeeded`, which is the next.
+local ids = {}
+for i = 1, plain do ids[i] = ARGV[firstPlain + (i - 1) * plainWidth] end
+local coming = want > 0 and call('LRANGE', waiting, -want, -1)
+local arrived = coming and #coming or 0
+for i = 1, arrived do ids[plain + i] = coming[arrived + 1 - i] end
+local stored = plain + arrived > 0 and call('HMGET', jobs, unpack(ids))
+for i = 1, others do ids[plain + arrived + i] = ARGV[first + (i - 1) * width] end
 
--- Everything is read before anything is written: a key of the wrong type fails
--- here and leaves all as it was.
-local held, unread = {}, 0
-if runs > 0 then
-  local ids = {}
-  for i = 1, runs do ids[i] = ARGV[first + (i - 1) * width] end
-  held = redis.call('HMGET', owners, unpack(ids))
-  redis.call('SISMEMBER', KEYS[7], '')
-  redis.call('SISMEMBER', KEYS[9], '')
-  redis.call('SISMEMBER', KEYS[10], '')
-  unread = redis.call('HLEN', KEYS[12])
+local runs = plain + others
+local held, length, stalled = nil, 0, 0
+if #ids > 0 then
+  held = call('HMGET', owners, unpack(ids))
+  if runs > 4 or runs == 0 then length = call('LLEN', active) end
+  stalled = call('HLEN', KEYS[8])
 end
-redis.call('ZCARD', KEYS[11])
-local stalled = redis.call('HLEN', KEYS[8])
-redis.call('HLEN', jobs)
-redis.call('HLEN', owners)
-redis.call('LLEN', waiting)
-redis.call('ZCARD', KEYS[6])
-local length = redis.call('LLEN', active)
+if others > 0 then
+  call('HLEN', jobs)
+  call('LLEN', waiting)
+  call('SCARD', KEYS[7])
+  call('SCARD', KEYS[9])
+  call('SCARD', KEYS[10])
+  call('HLEN', KEYS[12])
+end
+if others > 0 or stalled > 0 then call('ZCARD', KEYS[11]) end
+if lease ~= '' then call('ZCARD', KEYS[6]) end
 
--- LREM walks the list from one end: 17 ns for each entry. A job is near the
--- left end if it was claimed lately, near the right if it is among the oldest.
-local function leave(id)
-  local side = -1
-  if length > 128 and redis.call('LPOS', active, id, 'MAXLEN', 128) then side = 1 end
-  return redis.call('LREM', active, side, id) == 1
+-- LREM walks the list from one end: 17 ns for each entry. A job is near the left
+-- end if it was claimed lately, near the right if it is among the oldest; jobs of
+-- one claim lie side by side. For a few jobs it does not pay to look.
+local sides = {}
+local function leave(id, claim)
+  local side = length == 0 and 1 or -1
+  if length > 128 then
+    side = sides[claim]
+    if not side then
+      side = call('LPOS', active, id, 'MAXLEN', 256) and 1 or -1
+      sides[claim] = side
+    end
+  end
+  return call('LREM', active, side, id) == 1
 end
 
-local verdicts = {}
-local done, left, ran, records, gone, succeeded, failed = {}, {}, {}, {}, {}, {}, {}
-local back, front, delayed, reasons, events = {}, {}, {}, {}, {}
-local soonest
-for i = 1, runs do
+local verdicts, done, records, succeeded, events = {}, {}, {}, {}, {}
+local own, fine = 0, 0
+local claim, owner
+for i = 1, plain do
+  local at = firstPlain + (i - 1) * plainWidth
+  local id, result, record = ids[i], ARGV[at + 3], stored[i]
+  if ARGV[at + 1] ~= claim then
+    claim = ARGV[at + 1]
+    owner = token .. '/' .. claim
+  end
+  local verdict = record and 'l' or 'g'
+  if held[i] == owner then
+    local field = tonumber(ARGV[at + 2])
+    local _, tail = find(record or '', '^"status":"%a+"', field)
+    if record and not tail then
+      verdict = 'c'
+    else
+      own = own + 1
+      done[own] = id
+      if leave(id, claim) and record then
+        verdict = 'y'
+        fine = fine + 1
+        succeeded[fine] = id
+        local status, data = '"status":"succeeded"', ''
+        if result ~= '' then
+          status = status .. ',"result":' .. result
+          data = ',"data":' .. result
+        end
+        records[2 * fine - 1] = id
+        records[2 * fine] = sub(record, 1, field - 1) .. status .. sub(record, tail + 1)
+        if publishing then
+          events[fine] = '{"id":"' .. id .. '","event":"succeeded"' .. data .. '}'
+        end
+      end
+    end
+  end
+  verdicts[i] = verdict
+end
+
+local left, ran, gone, kept, failed, back, front, delayed, reasons, soonest
+if others > 0 then
+  left, ran, gone, kept, failed, back, front, delayed, reasons = {}, {}, {}, {}, {}, {}, {}, {}, {}
+end
+for i = 1, others do
   local at = first + (i - 1) * width
   local id, claim, what, text, delay, event = unpack(ARGV, at, at + width - 1)
-  local owned = held[i] == token .. '/' .. claim
-  if owned then done[#done + 1] = id end
-  if owned and leave(id) then
-    verdicts[i] = 'y'
+  local own = held[plain + arrived + i] == token .. '/' .. claim
+  if own then done[#done + 1] = id end
+  if own and leave(id, claim) then
+    verdicts[plain + i] = 'y'
     left[#left + 1] = id
     if what ~= 'returned' then ran[#ran + 1] = id end
     if what == 'removed' then
@@ -116,11 +168,11 @@ for i = 1, runs do
         records[#records + 1] = text
       end
       if what == 'succeeded' then
-        succeeded[#succeeded + 1] = id
+        kept[#kept + 1] = id
       elseif what == 'failed' then
         failed[#failed + 1] = id
       elseif delay ~= '0' then
-        local due = now + tonumber(delay)
+        local due = now() + tonumber(delay)
         delayed[#delayed + 1] = digits(due)
         delayed[#delayed + 1] = id
         if not soonest or due < soonest then soonest = due end
@@ -131,99 +183,126 @@ for i = 1, runs do
       end
     end
     if event ~= '' then events[#events + 1] = event end
-  elseif redis.call('HEXISTS', jobs, id) == 1 then
-    verdicts[i] = 'l'
   else
-    verdicts[i] = 'g'
+    verdicts[plain + i] = call('HEXISTS', jobs, id) == 1 and 'l' or 'g'
+  end
+end
+if fine > 0 then
+  local added = redis.pcall('SADD', KEYS[9], unpack(succeeded))
+  if type(added) == 'table' then -- an error: nothing else was written yet
+    bulk('LPUSH', active, succeeded)
+    if others > 0 then bulk('LPUSH', active, left) end
+    return added
   end
 end
 bulk('HDEL', owners, done)
-bulk('SREM', KEYS[7], left)
-bulk('HDEL', KEYS[8], ran)
-bulk('HDEL', jobs, gone)
-bulk('HSET', jobs, records, 2)
--- A job may have been in one of these before: a Node process can queue it again
--- without taking it out.
-bulk('SREM', KEYS[9], left)
-bulk('SREM', KEYS[10], left)
-if unread > 0 then bulk('HDEL', KEYS[12], left) end
-bulk('SADD', KEYS[9], succeeded)
-bulk('SADD', KEYS[10], failed)
-bulk('HSET', KEYS[12], reasons, 2)
-bulk('LPUSH', waiting, back)
-bulk('RPUSH', waiting, front)
-bulk('ZADD', KEYS[11], delayed, 2)
-
--- A job on its last chance will be failed if its worker is lost once more. Two of
--- them do not run in one worker: so one that kills its worker is found out, and
--- takes no other with it for good.
-local function lastChance(times)
-  return times and limit >= 0 and tonumber(times) >= limit
+if stalled > 0 then
+  bulk('HDEL', KEYS[8], succeeded)
+  if others > 0 then bulk('HDEL', KEYS[8], ran) end
 end
-
-local function takesRisk()
-  local counted = redis.call('HGETALL', KEYS[8])
-  for i = 1, #counted, 2 do
-    local owner = lastChance(counted[i + 1]) and redis.call('HGET', owners, counted[i])
-    if owner and string.match(owner, '^(.*)/') == token then return true end
-  end
-  return false
+if others > 0 then
+  bulk('SREM', KEYS[7], left)
+  -- A job may have been in one of these before: a Node process can queue it again
+  -- without taking it out.
+  bulk('SREM', KEYS[9], left)
+  bulk('SREM', KEYS[10], left)
+  bulk('HDEL', KEYS[12], left)
+  bulk('HDEL', jobs, gone)
+end
+bulk('HSET', jobs, records, 2)
+if others > 0 then
+  bulk('SADD', KEYS[9], kept)
+  bulk('SADD', KEYS[10], failed)
+  bulk('HSET', KEYS[12], reasons, 2)
 end
 
 -- The claim. Ids without a record are dropped; so is a second copy of an id
 -- that is active, which must not run twice at once. What would make the reply too
--- large is put back.
+-- large is left for the next.
 local enough = 4 * 1024 * 1024
-local reply, ids, more = { table.concat(verdicts), '0', '' }, {}, '0'
-local popped = want > 0 and redis.call('RPOP', waiting, want)
-if popped and #popped > 0 then
-  if #popped == want then more = '1' end
-  local stored = redis.call('HMGET', jobs, unpack(popped))
-  local owner = redis.call('HMGET', owners, unpack(popped))
-  local times = stalled > 0 and redis.call('HMGET', KEYS[8], unpack(popped)) or {}
-  local seen, pairs_, aside, risk, size = {}, {}, {}, nil, 0
-  for i, id in ipairs(popped) do
+local reply, more = { '', '0', '' }, '0'
+if arrived > 0 then
+  if arrived == want then more = '1' end
+  local risks, aside
+  if stalled > 0 then
+    -- A job on its last chance will be failed if its worker is lost once more. Two
+    -- of them do not run in one worker: so one that kills its worker is found out,
+    -- and takes no other with it for good.
+    local taken = false
+    local function lastChance(times)
+      return times and limit >= 0 and tonumber(times) >= limit
+    end
+    risks, aside = {}, {}
+    for i, times in ipairs(call('HMGET', KEYS[8], unpack(ids, plain + 1, plain + arrived))) do
+      risks[i] = lastChance(times)
+      taken = taken or risks[i]
+    end
+    if taken then
+      taken = false
+      local counted = call('HGETALL', KEYS[8])
+      for i = 1, #counted, 2 do
+        local owner = lastChance(counted[i + 1]) and call('HGET', owners, counted[i])
+        if owner and string.match(owner, '^(.*)/') == token then taken = true end
+      end
+    end
+    risks.taken = taken
+  end
+  local claimed, pairs_, seen, size, looked, n = {}, {}, {}, 0, 0, 0
+  for i = 1, arrived do
     if size > enough then
-      for k = #popped, i, -1 do redis.call('RPUSH', waiting, popped[k]) end
       more = '1'
       break
     end
+    looked = i
+    local id, record = ids[plain + i], stored[plain + i]
     -- An owner may be left from a run that a Node process took back.
-    local running = seen[id] or (owner[i] and redis.call('LPOS', active, id))
-    local risky = stored[i] and not running and lastChance(times[i])
-    if risky and risk == nil then risk = takesRisk() end
-    if risky and risk then
-      aside[#aside + 1] = digits(now + 1000)
-      aside[#aside + 1] = id
-    elseif stored[i] and not running then
-      if risky then risk = true end
-      seen[id], size = true, size + #stored[i]
-      ids[#ids + 1] = id
-      pairs_[#pairs_ + 1] = id
-      pairs_[#pairs_ + 1] = mine
-      reply[#reply + 1] = id
-      reply[#reply + 1] = stored[i]
+    local running = seen[id] or (held[plain + i] and call('LPOS', active, id))
+    if record and not running then
+      if risks and risks[i] and risks.taken then
+        aside[#aside + 1] = digits(now() + 1000)
+        aside[#aside + 1] = id
+      else
+        if risks and risks[i] then risks.taken = true end
+        seen[id], size = true, size + #record
+        n = n + 1
+        claimed[n] = id
+        pairs_[2 * n - 1] = id
+        pairs_[2 * n] = mine
+        reply[2 * n + 2] = id
+        reply[2 * n + 3] = record
+      end
     end
   end
-  bulk('LPUSH', active, ids)
+  call('LTRIM', waiting, 0, -looked - 1)
+  bulk('LPUSH', active, claimed)
   bulk('HSET', owners, pairs_, 2)
-  bulk('ZADD', KEYS[11], aside, 2)
-  if #aside > 0 and not soonest then soonest = now + 1000 end
+  if aside and #aside > 0 then
+    bulk('ZADD', KEYS[11], aside, 2)
+    if not soonest then soonest = now() + 1000 end
+  end
 end
-reply[2] = more
+if others > 0 then
+  bulk('LPUSH', waiting, back)
+  bulk('RPUSH', waiting, front)
+  bulk('ZADD', KEYS[11], delayed, 2)
+  if #back + #front > 0 then more = '1' end
+end
+reply[1], reply[2] = table.concat(verdicts), more
 
-if lease > 0 then
-  redis.call('ZADD', KEYS[6], digits(now + lease), token)
-else
-  redis.call('ZREM', KEYS[6], token)
+if lease == '0' then
+  call('ZREM', KEYS[6], token)
+elseif lease ~= '' then
+  call('ZADD', KEYS[6], digits(now() + tonumber(lease)), token)
 end
-remember(answered(reply[1], more, ids))
+remember(reply[1] .. ' ' .. more, lease ~= '')
 
 -- Last, for it may be denied: an event is no reason to leave a job half finished.
-local function publish(channel, message)
-  local sent = redis.pcall('PUBLISH', channel, message)
+for _, event in ipairs(events) do
+  local sent = redis.pcall('PUBLISH', KEYS[13], event)
   if type(sent) == 'table' and sent.err then reply[3] = sent.err end
 end
-for _, event in ipairs(events) do publish(KEYS[13], event) end
-if soonest then publish(KEYS[14], digits(soonest)) end
+if soonest then
+  local sent = redis.pcall('PUBLISH', KEYS[14], digits(soonest))
+  if type(sent) == 'table' and sent.err then reply[3] = sent.err end
+end
 return reply

@@ -1,0 +1,115 @@
+package beequeue_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/gobeequeue/beequeue"
+)
+
+// A success that changes nothing but status and result is told to Redis without
+// the record, which the script brings up to date.
+
+// The bytes of the record stay as they are, but for status and result.
+func TestPlainSuccess(t *testing.T) {
+	t.Parallel()
+	records := map[string]string{
+		"ours":    `{"data":{"a":[1,2]},"options":{"timestamp":1,"stacktraces":[]},"status":"created","progress":0}`,
+		"Node's":  `{"data":{"status":"created"},"options":{"timestamp":1,"stacktraces":[],"mine":true},"status":"created","progress":{"at":1}}`,
+		"first":   `{"status":"created","data":1,"options":{},"progress":0}`,
+		"more":    `{"data":null,"other":"status","options":{"retries":2},"status":"retrying"}`,
+		"a space": `{"data":1,"options":{"timestamp":1,"stacktraces":[]},"status":"created","progress":0 }`,
+	}
+	results := map[string]any{"": nil, `,"result":{"sum":3}`: map[string]int{"sum": 3}, `,"result":"%1 %d"`: "%1 %d"}
+	each(t, func(t *testing.T, s *server) {
+		for name, record := range records {
+			for written, result := range results {
+				f := open(t, s, beequeue.Config{})
+				f.plant("7", record)
+				drain(t, f.Queue, 1, func(context.Context, *beequeue.Job) (any, error) { return result, nil })
+				at := strings.LastIndex(record, `"status":"`)
+				_, rest, _ := strings.Cut(record[at+len(`"status":"`):], `"`)
+				require.Equal(t, record[:at]+`"status":"succeeded"`+written+rest, f.record("7"), name)
+				f.requireState("7", beequeue.StateSucceeded)
+				require.Equal(t, beequeue.StatusSucceeded, f.lookup("7").Status)
+			}
+		}
+	})
+}
+
+// Where the plain way will not do, the whole record is written.
+func TestSuccessThatIsNotPlain(t *testing.T) {
+	t.Parallel()
+	const plain = `{"data":1,"options":{"timestamp":1,"stacktraces":[]},"status":"created","progress":0}`
+	for name, c := range map[string]struct {
+		id, record string
+		change     func(*beequeue.Job)
+		want       string
+	}{
+		"an id to escape": {id: `a"b\c<`, record: plain},
+		"progress":        {change: func(j *beequeue.Job) { j.Progress = []byte("50") }, want: `"progress":50`},
+		"data":            {change: func(j *beequeue.Job) { j.Data[0] = '2' }, want: `"data":2`},
+		"options":         {change: func(j *beequeue.Job) { j.Retries(3) }, want: `"retries":3`},
+		"failed before":   {record: strings.Replace(plain, "created", "failed", 1)},
+		"an old result":   {record: strings.Replace(plain, `"status"`, `"result":5,"status"`, 1)},
+		"spaces":          {record: strings.Replace(plain, `"status":`, `"status": `, 1)},
+		"no status":       {record: `{"data":1}`},
+		"stacktraces":     {record: strings.Replace(plain, "[]", `["x"]`, 1), want: `"stacktraces":["x"]`},
+	} {
+		if c.id == "" {
+			c.id = "7"
+		}
+		if c.record == "" {
+			c.record = plain
+		}
+		each(t, func(t *testing.T, s *server) {
+			f := open(t, s, beequeue.Config{})
+			f.plant(c.id, c.record)
+			drain(t, f.Queue, 1, func(_ context.Context, job *beequeue.Job) (any, error) {
+				if c.change != nil {
+					c.change(job)
+				}
+				return 9, nil
+			})
+			f.requireState(c.id, beequeue.StateSucceeded)
+			require.Contains(t, f.record(c.id), `"status":"succeeded","result":9`, name)
+			require.Contains(t, f.record(c.id), c.want, name)
+			require.Equal(t, "9", string(f.lookup(c.id).Result), name)
+		})
+	}
+}
+
+// Somebody changes the record while the job runs.
+func TestPlainSuccessOfAChangedRecord(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, s *server) {
+		f := open(t, s, beequeue.Config{})
+		longer := f.save("a")
+		moved := f.save("b")
+		removed := f.save("c")
+		drain(t, f.Queue, 3, func(_ context.Context, job *beequeue.Job) (any, error) {
+			record := f.record(job.ID)
+			switch job.ID {
+			case longer.ID: // behind the status: it is kept
+				f.must("HSET", "jobs", job.ID, record[:len(record)-1]+`,"seen":true}`)
+			case moved.ID: // the status is elsewhere: the worker writes its own
+				f.must("HSET", "jobs", job.ID, `{"seen":true,`+record[1:])
+			case removed.ID:
+				f.must("HDEL", "jobs", job.ID)
+			}
+			return 9, nil
+		})
+		f.requireState(longer.ID, beequeue.StateSucceeded)
+		require.Contains(t, f.record(longer.ID), `"seen":true`)
+		require.Contains(t, f.record(longer.ID), `"status":"succeeded","result":9`)
+		f.requireState(moved.ID, beequeue.StateSucceeded)
+		require.True(t, strings.HasPrefix(f.record(moved.ID), `{"data":"b"`), f.record(moved.ID))
+		require.Contains(t, f.record(moved.ID), `"status":"succeeded","result":9`)
+		require.ErrorContains(t, f.catch(is(beequeue.ErrOwnershipLost)), `job "`+removed.ID+`"`)
+		require.NotContains(t, f.places(), removed.ID)
+		require.Empty(t, f.active())
+	})
+}
