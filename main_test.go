@@ -13,6 +13,10 @@ import (
 // goroutines that were left behind.
 func TestMain(m *testing.M) {
 	flag.Parse()
+	// They wait more than they compute: so more at once than there are processors.
+	if p := flag.Lookup("test.parallel"); p.Value.String() == p.DefValue {
+		_ = flag.Set("test.parallel", "8") // which is a number
+	}
 	code := m.Run()
 	for _, s := range servers {
 		s.cleanup.run()
