@@ -1,12 +1,14 @@
-.PHONY: help test race lint interop fuzz examples cover
+.PHONY: help test race lint interop fuzz examples cover bench bench-quick
 
 help:
-	@echo "make test      the tests, with a list of what was skipped and why"
-	@echo "make race      the tests with the race detector; coverage of the core"
-	@echo "make interop   the tests against Node's bee-queue (npm ci in interop/ first)"
-	@echo "make lint      vet, staticcheck, golangci-lint"
-	@echo "make fuzz      every fuzz target for FUZZTIME (30s)"
-	@echo "make examples  run the examples"
+	@echo "make test         the tests, with a list of what was skipped and why"
+	@echo "make race         the tests with the race detector; coverage of the core"
+	@echo "make interop      the tests against Node's bee-queue (npm ci in interop/ first)"
+	@echo "make lint         vet, staticcheck, golangci-lint"
+	@echo "make fuzz         every fuzz target for FUZZTIME (30s)"
+	@echo "make examples     run the examples"
+	@echo "make bench        measure beside the peers, 25 minutes; renews docs/performance.*"
+	@echo "make bench-quick  the main workloads beside Bee-Queue, under 3 minutes; prints only"
 
 FUZZTIME ?= 30s
 TOOL = go tool -modfile=tools/go.mod
@@ -24,6 +26,7 @@ interop:
 lint:
 	go vet ./...
 	cd interop && go vet ./...
+	cd bench && go vet ./... && go tool -modfile=../tools/go.mod staticcheck ./...
 	$(TOOL) staticcheck ./...
 	$(TOOL) golangci-lint run ./...
 
@@ -36,3 +39,14 @@ examples:
 	go run ./examples/push
 	go run ./examples/request
 	go run ./examples/pingpong
+
+bench: bench/node/node_modules
+	cd bench && go run . -out ../docs/performance.json -docs ../docs
+
+bench-quick: bench/node/node_modules
+	cd bench && go run . -quick
+
+# The peers in Node. Without npm, "go run ." in bench/ measures the others.
+bench/node/node_modules: bench/node/package-lock.json
+	cd bench/node && npm ci
+	@touch $@

@@ -3,19 +3,22 @@ package main
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
+
+	"github.com/gobeequeue/beequeue/bench/internal/peer"
 )
 
 // store is where a peer keeps its jobs.
-func (b *bench) store(peer string) storage {
-	if peer == river {
+func (b *bench) store(name string) storage {
+	if name == river {
 		return b.postgres
 	}
 	return b.redis
 }
 
 // complete fills in what an order leaves open.
-func (b *bench) complete(o order) order {
+func (b *bench) complete(o peer.Order) peer.Order {
 	if o.URL == "" {
 		o.URL = b.store(o.Peer).url()
 	}
@@ -29,64 +32,70 @@ func (b *bench) complete(o order) order {
 		o.Jobs = b.jobs(o.Peer, o.Task, o.Concurrency)
 	}
 	if o.Warm == 0 {
-		o.Warm = min(2_000, max(20, o.Jobs/10))
+		o.Warm = warm(o)
 	}
 	return o
 }
 
-// once runs an order in a process of its own, without measuring.
-func (b *bench) once(ctx context.Context, o order) (report, error) {
-	p, err := start(ctx, b.dir, o)
-	if err != nil {
-		return report{}, err
+// warm is how many jobs to warm up with. Node's compiler wants some thousands until
+// it has done its work; but large ones take their time.
+func warm(o peer.Order) int {
+	if inNode[o.Peer] {
+		return min(5_000, 30_000_000/o.Payload)
 	}
-	defer p.kill()
-	r, err := p.perform()
-	if err != nil {
-		return r, err
-	}
-	_, err = p.end()
-	return r, err
+	return min(2_000, max(10, o.Jobs/10))
 }
 
 // fill empties the store and saves the jobs that the order is to work.
-func (b *bench) fill(ctx context.Context, o order) error {
-	if err := b.store(o.Peer).clear(ctx); err != nil {
+func (b *bench) fill(ctx context.Context, at storage, o peer.Order) error {
+	if err := at.clear(ctx); err != nil {
 		return err
 	}
-	return b.refill(ctx, o)
-}
-
-func (b *bench) refill(ctx context.Context, o order) error {
-	o.Task, o.Warm = "bulk", 0
-	if _, err := b.once(ctx, o); err != nil {
+	if err := b.save(ctx, o, o.Jobs); err != nil {
 		return fmt.Errorf("fill the queue: %w", err)
 	}
 	return nil
 }
 
-// measure makes one measurement on the peer's usual server. prepare may add to
-// what is in the store when the work begins.
-func (b *bench) measure(ctx context.Context, peer string, o order, prepare func(context.Context, order) error) (sample, error) {
-	o.Peer = peer
-	return b.measureAt(ctx, b.store(peer), b.complete(o), prepare)
+// save adds n jobs to the order's queues, by the peer itself, in a process of its
+// own.
+func (b *bench) save(ctx context.Context, o peer.Order, n int) error {
+	o.Task, o.Jobs, o.Warm = "bulk", n, 0
+	p, err := b.start(ctx, o)
+	if err != nil {
+		return err
+	}
+	defer p.kill()
+	if _, err := p.perform(); err != nil {
+		return err
+	}
+	_, err = p.end()
+	return err
 }
 
-func (b *bench) measureAt(ctx context.Context, at storage, o order, prepare func(context.Context, order) error) (sample, error) {
-	if err := at.clear(ctx); err != nil {
-		return sample{}, err
-	}
+// measure makes one measurement on the peer's usual server. prepare may add to
+// what is in the store when the work begins.
+func (b *bench) measure(ctx context.Context, name string, o peer.Order, prepare func(context.Context, peer.Order) error) (sample, error) {
+	o.Peer = name
+	return b.measureAt(ctx, b.store(name), b.complete(o), prepare)
+}
+
+func (b *bench) measureAt(ctx context.Context, at storage, o peer.Order, prepare func(context.Context, peer.Order) error) (sample, error) {
+	var err error
 	if o.Task == "drain" {
-		if err := b.refill(ctx, o); err != nil {
-			return sample{}, err
-		}
+		err = b.fill(ctx, at, o)
+	} else {
+		err = at.clear(ctx)
+	}
+	if err != nil {
+		return sample{}, err
 	}
 	if prepare != nil {
 		if err := prepare(ctx, o); err != nil {
 			return sample{}, fmt.Errorf("prepare: %w", err)
 		}
 	}
-	p, err := start(ctx, b.dir, o)
+	p, err := b.start(ctx, o)
 	if err != nil {
 		return sample{}, err
 	}
@@ -118,11 +127,12 @@ func (b *bench) measureAt(ctx context.Context, at storage, o order, prepare func
 	return s, err
 }
 
-// quantile gives 0 where there are no values.
+// quantile is the smallest value that at least the part q of the values does not
+// exceed; 0 where there are no values.
 func quantile(values []float64, q float64) float64 {
 	if len(values) == 0 {
 		return 0
 	}
 	sorted := slices.Sorted(slices.Values(values))
-	return sorted[min(len(sorted)-1, int(q*float64(len(sorted))))]
+	return sorted[max(0, int(math.Ceil(q*float64(len(sorted))))-1)]
 }

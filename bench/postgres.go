@@ -31,8 +31,7 @@ type postgres struct {
 	ended   chan struct{} // closed when the server is gone
 }
 
-var errNoPostgres = errors.New("no PostgreSQL on this machine: install it (Debian and Ubuntu: postgresql; " +
-	"Fedora: postgresql-server; Homebrew: postgresql), or put initdb and postgres in PATH")
+var errNoPostgres = errors.New("no PostgreSQL: initdb and postgres are neither on the PATH nor in /usr/lib/postgresql")
 
 const postgresStops = 30 * time.Second
 

@@ -9,9 +9,10 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/gobeequeue/beequeue/bench/internal/peer"
 )
 
 // process is a measured process, seen from outside.
@@ -22,22 +23,9 @@ type process struct {
 	stderr  strings.Builder
 }
 
-// peersInNode are those of node/peer.js.
-var peersInNode = map[string]bool{"bee-queue": true, "bee-queue minimal": true, "bullmq": true}
-
 // start starts a process for the order, and returns when it is ready.
-func start(ctx context.Context, dir string, o order) (*process, error) {
-	p := &process{}
-	if peersInNode[o.Peer] {
-		p.command = exec.CommandContext(ctx, "node", filepath.Join(dir, "node", "peer.js"))
-		p.command.Env = append(os.Environ(), "NODE_ENV=production")
-	} else {
-		self, err := os.Executable()
-		if err != nil {
-			return nil, err
-		}
-		p.command = exec.CommandContext(ctx, self, "-peer")
-	}
+func (b *bench) start(ctx context.Context, o peer.Order) (*process, error) {
+	p := &process{command: b.programs.command(ctx, o.Peer)}
 	p.command.Stderr = &p.stderr
 	p.command.WaitDelay = 5 * time.Second
 	var err error
@@ -71,12 +59,13 @@ func (p *process) say(line string) error {
 	return err
 }
 
-func (p *process) hear() (report, error) {
+func (p *process) hear() (peer.Report, error) {
+	var r peer.Report
 	line, err := p.out.ReadBytes('\n')
 	if err != nil {
-		return report{}, fmt.Errorf("the process ended: %w\n%s", err, p.stderr.String())
+		p.kill() // it has ended, and now what it wrote is complete
+		return r, fmt.Errorf("the process ended: %w\n%s", err, p.stderr.String())
 	}
-	var r report
 	if err := json.Unmarshal(line, &r); err != nil {
 		return r, fmt.Errorf("the process wrote %q: %w", line, err)
 	}
@@ -87,9 +76,9 @@ func (p *process) hear() (report, error) {
 }
 
 // perform lets the process do its task.
-func (p *process) perform() (report, error) {
+func (p *process) perform() (peer.Report, error) {
 	if err := p.say("go"); err != nil {
-		return report{}, err
+		return peer.Report{}, err
 	}
 	return p.hear()
 }

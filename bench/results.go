@@ -18,6 +18,7 @@ type results struct {
 	Date     string                         `json:"date"`
 	Machine  string                         `json:"machine"`
 	Versions string                         `json:"versions"`
+	Missing  map[string]string              `json:"missing,omitempty"` // peers that were not measured, and why
 	Samples  map[string]map[string][]sample `json:"samples"`
 }
 
@@ -26,6 +27,7 @@ func newResults() *results {
 		Date:     time.Now().UTC().Format(time.DateOnly),
 		Machine:  machine(),
 		Versions: versions(),
+		Missing:  make(map[string]string),
 		Samples:  make(map[string]map[string][]sample),
 	}
 }
@@ -133,6 +135,9 @@ func (r *results) workloads() []string {
 	return names
 }
 
+// isIdle tells whether a workload is one without a rate: mostly, nothing is done.
+func isIdle(workload string) bool { return strings.HasPrefix(workload, "idle") }
+
 func (r *results) peers() []string {
 	seen := make(map[string]bool)
 	for _, peers := range r.Samples {
@@ -202,10 +207,7 @@ func short(v float64) string {
 // multiples of Bee-Queue's.
 func (r *results) throughput() *table {
 	peers := r.peers()
-	t := &table{head: []string{"jobs/s (× bee-queue)"}}
-	for _, peer := range peers {
-		t.head = append(t.head, peer)
-	}
+	t := &table{head: append([]string{"jobs/s (× bee-queue)"}, peers...)}
 	for _, w := range r.workloads() {
 		row := []string{w}
 		base, _ := r.median(w, beeQueue, rate)
@@ -223,8 +225,20 @@ func (r *results) throughput() *table {
 			}
 			some = true
 		}
-		if some && !strings.HasPrefix(w, "idle") {
+		if some && !isIdle(w) {
 			t.add(row...)
+		}
+	}
+	return t
+}
+
+// summary is the README's table: jobs/s at the main workloads.
+func (r *results) summary() *table {
+	all := r.throughput()
+	t := &table{head: all.head}
+	for _, row := range all.rows {
+		if slices.Contains(mainWorkloads, row[0]) {
+			t.rows = append(t.rows, row)
 		}
 	}
 	return t
@@ -242,8 +256,12 @@ func (r *results) costs(workload string) *table {
 		name string
 		f    figure
 	}{
-		{"Redis CPU, µs", redisCPU}, {"Redis commands", commands}, {"bytes to and from Redis", bytesPerJob},
-		{"client CPU, µs", clientCPU}, {"client allocations", allocs}, {"max RSS, MiB", memory},
+		{"Redis CPU, µs", redisCPU},
+		{"Redis commands", commands},
+		{"bytes to and from Redis", bytesPerJob},
+		{"client CPU, µs", clientCPU},
+		{"client allocations", allocs},
+		{"max RSS, MiB", memory},
 	} {
 		row := []string{line.name}
 		for _, peer := range t.head[1:] {
@@ -297,8 +315,30 @@ func (r *results) idle() *table {
 	return t
 }
 
+// origin says where and when the figures were measured.
+func (r *results) origin() string {
+	text := fmt.Sprintf("%s; %s; %s; medians of %d rounds.", r.Date, r.Machine, r.Versions, r.rounds())
+	for _, name := range slices.Sorted(maps.Keys(r.Missing)) {
+		text += fmt.Sprintf(" Without %s: %s.", name, r.Missing[name])
+	}
+	return text
+}
+
+// rounds is how often the workload was measured that was measured least.
+func (r *results) rounds() int {
+	least := 0
+	for _, peers := range r.Samples {
+		for _, samples := range peers {
+			if least == 0 || len(samples) < least {
+				least = len(samples)
+			}
+		}
+	}
+	return least
+}
+
 func (r *results) print(w io.Writer) {
-	fmt.Fprintf(w, "%s; %s; %s\n\n", r.Date, r.Machine, r.Versions)
+	fmt.Fprintf(w, "%s\n\n", r.origin())
 	tables := []*table{r.throughput(), r.costs("drain 50"), r.costs("save"), r.costs("drain 1"), r.latency(), r.idle(), r.targets()}
 	for _, t := range tables {
 		if len(t.rows) > 0 && len(t.head) > 1 {

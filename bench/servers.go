@@ -1,10 +1,13 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -51,8 +54,8 @@ func (s *stage) TempDir() string {
 func (s *stage) run(f func() error) (err error) {
 	defer func() {
 		value := recover()
-		for i := len(s.cleanups) - 1; i >= 0; i-- {
-			s.cleanups[i]()
+		for _, clean := range slices.Backward(s.cleanups) {
+			clean()
 		}
 		if failed, ok := value.(stageError); ok {
 			err = errors.Join(failed.error, err)
@@ -87,35 +90,37 @@ type redisStore struct {
 	clients []rueidis.Client
 }
 
-func startRedis(s *stage) *redisStore {
-	server := redistest.Start(s)
-	return &redisStore{[]*redistest.Server{server}, []rueidis.Client{server.Client(s)}}
+func startRedis(tb testing.TB) *redisStore {
+	tb.Helper()
+	server := redistest.Start(tb)
+	return &redisStore{[]*redistest.Server{server}, []rueidis.Client{server.Client(tb)}}
 }
 
 // startRedisCluster starts three masters, without replicas.
-func startRedisCluster(s *stage) *redisStore {
+func startRedisCluster(tb testing.TB) *redisStore {
+	tb.Helper()
 	const masters, slots = 3, 16384
 	r := &redisStore{}
 	for i := range masters {
-		server := redistest.Start(s, "--cluster-enabled", "yes", "--cluster-announce-ip", "127.0.0.1")
-		server.Do(s, "CLUSTER", "SET-CONFIG-EPOCH", strconv.Itoa(i+1))
-		server.Do(s, "CLUSTER", "ADDSLOTSRANGE", strconv.Itoa(i*slots/masters), strconv.Itoa((i+1)*slots/masters-1))
+		server := redistest.Start(tb, "--cluster-enabled", "yes", "--cluster-announce-ip", "127.0.0.1")
+		server.Do(tb, "CLUSTER", "SET-CONFIG-EPOCH", strconv.Itoa(i+1))
+		server.Do(tb, "CLUSTER", "ADDSLOTSRANGE", strconv.Itoa(i*slots/masters), strconv.Itoa((i+1)*slots/masters-1))
 		for _, other := range r.servers {
-			server.Do(s, "CLUSTER", "MEET", "127.0.0.1", strconv.Itoa(other.Port))
+			server.Do(tb, "CLUSTER", "MEET", "127.0.0.1", strconv.Itoa(other.Port))
 		}
 		r.servers = append(r.servers, server)
-		r.clients = append(r.clients, server.Client(s))
+		r.clients = append(r.clients, server.Client(tb))
 	}
 	deadline := time.Now().Add(time.Minute)
 	for _, server := range r.servers {
 		for {
-			message := server.Do(s, "CLUSTER", "INFO")
+			message := server.Do(tb, "CLUSTER", "INFO")
 			info, err := message.ToString()
 			if err == nil && strings.Contains(info, "cluster_state:ok") && strings.Contains(info, "cluster_known_nodes:3") {
 				break
 			}
 			if time.Now().After(deadline) {
-				s.Fatalf("the cluster did not form: %s", info)
+				tb.Fatalf("the cluster did not form: %s", info)
 			}
 			time.Sleep(20 * time.Millisecond)
 		}
@@ -168,17 +173,60 @@ func number(text string) float64 {
 	return n
 }
 
-// connections counts the clients other than our own.
-func (r *redisStore) connections(ctx context.Context) (int, error) {
-	n := 0
+// connections are the addresses of the clients.
+func (r *redisStore) connections(ctx context.Context) (map[string]bool, error) {
+	addresses := make(map[string]bool)
 	for _, c := range r.clients {
 		list, err := c.Do(ctx, c.B().ClientList().Build()).ToString()
 		if err != nil {
-			return 0, err
+			return nil, err
 		}
-		n += strings.Count(list, "\n") - 1
+		for field := range strings.FieldsSeq(list) {
+			if address, ok := strings.CutPrefix(field, "addr="); ok {
+				addresses[address] = true
+			}
+		}
 	}
-	return n, nil
+	return addresses, nil
+}
+
+// monitor counts the commands that clients send for so long, without those that
+// scripts run, and without those of the clients named.
+func (r *redisStore) monitor(ctx context.Context, length time.Duration, without map[string]bool) (int, error) {
+	ctx, cancel := context.WithTimeout(ctx, length)
+	defer cancel()
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", r.servers[0].Addr)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = conn.Close() }()
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Now()) })
+	defer stop()
+	if _, err := conn.Write([]byte("MONITOR\r\n")); err != nil {
+		return 0, err
+	}
+	n := 0
+	for lines := bufio.NewReader(conn); ; {
+		line, err := lines.ReadString('\n')
+		if errors.Is(err, os.ErrDeadlineExceeded) && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			return n, nil
+		}
+		if err != nil {
+			return n, fmt.Errorf("monitor: %w", err)
+		}
+		if client, ok := monitored(line); ok && !without[client] {
+			n++
+		}
+	}
+}
+
+// monitored finds the client in a line of MONITOR: its time, the database and the
+// client in brackets, and the command. Scripts have no address but the word lua.
+func monitored(line string) (client string, ok bool) {
+	_, rest, ok := strings.Cut(line, " [")
+	source, _, closed := strings.Cut(rest, "] ")
+	_, client, found := strings.Cut(source, " ")
+	return client, ok && closed && found && client != "lua"
 }
 
 // postgresStore is River's.

@@ -2,7 +2,7 @@
 
 // The measured process for the peers in Node, Bee-Queue and BullMQ. The words it
 // exchanges with its parent, the tasks and what is measured are those of
-// ../peer.go: an order comes in, {"ready": true} goes out, "go" comes in, the
+// ../internal/peer: an order comes in, {"ready": true} goes out, "go" comes in, the
 // report goes out, "end" comes in. Whatever goes wrong before that ends in
 // {"error": "..."} and exit code 1.
 
@@ -251,16 +251,28 @@ async function within(ms, promise, what) {
 }
 
 // warmUp runs some jobs through a queue of their own: connections, scripts and
-// the compiler have then had their first time.
+// the compiler have then had their first time. All that it opens is closed again.
 async function warmUp(open, order) {
-  if (!order.warm) return;
-  const warm = { ...order, jobs: order.warm };
-  const alone = ['save', 'bulk', 'latency'].includes(order.task);
-  if (!alone) warm.task = 'drain';
-  const roles = alone ? tasks[order.task].roles : { producer: true, worker: true };
-  const queue = await open(warm, 'warm-up', roles);
-  if (!alone) await queue.bulk(payloadOf(order.payload), order.warm);
-  await measure([queue], warm);
+  const { task, jobs, warm } = order;
+  if (!warm) return;
+  if (task === 'latency') {
+    // Which is slow, and does little a second.
+    await rehearse(open, order, 'mixed', warm);
+    await rehearse(open, order, 'latency', Math.min(20, Math.floor(jobs / 10)));
+  } else if (task === 'work' || task === 'idle') {
+    await rehearse(open, order, 'drain', warm);
+  } else {
+    await rehearse(open, order, task, warm);
+  }
+}
+
+// rehearse runs a task from beginning to end.
+async function rehearse(open, order, task, jobs) {
+  const roles = { ...tasks[task].roles };
+  if (task === 'drain') roles.producer = true;
+  const queue = await open(order, 'warm-up', roles);
+  if (task === 'drain') await queue.bulk(payloadOf(order.payload), jobs);
+  await measure([queue], { ...order, task, jobs });
   await within(closeTimeout, queue.close(), 'closing');
 }
 

@@ -1,3 +1,5 @@
+// Command asynq is the measured process of asynq, at its defaults: it deletes what
+// succeeded.
 package main
 
 import (
@@ -8,21 +10,21 @@ import (
 
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
+
+	"github.com/gobeequeue/beequeue/bench/internal/peer"
 )
 
-func init() {
-	peersInGo["asynq"] = openAsynq
-}
+func main() { peer.Main(open) }
 
-// asynqPeer is asynq at its defaults: it deletes what succeeded.
-type asynqPeer struct {
+// queue is one queue with a client of its own.
+type queue struct {
 	option asynq.RedisConnOpt
 	client *asynq.Client
-	queue  string
+	name   string
 }
 
-func openAsynq(_ context.Context, o order, queue string) (peer, error) {
-	option, err := asynqOption(o.URL)
+func open(_ context.Context, url, name string) (peer.Peer, error) {
+	option, err := connection(url)
 	if err != nil {
 		return nil, err
 	}
@@ -30,11 +32,11 @@ func openAsynq(_ context.Context, o order, queue string) (peer, error) {
 	if err := client.Ping(); err != nil {
 		return nil, errors.Join(fmt.Errorf("connect asynq: %w", err), client.Close())
 	}
-	return &asynqPeer{option, client, queue}, nil
+	return &queue{option, client, name}, nil
 }
 
-// asynqOption reads a URL: asynq's own reading, and a cluster when there is ?addr.
-func asynqOption(text string) (asynq.RedisConnOpt, error) {
+// connection reads a URL: asynq's own reading, and a cluster when there is ?addr.
+func connection(text string) (asynq.RedisConnOpt, error) {
 	u, err := url.Parse(text)
 	if err != nil {
 		return nil, fmt.Errorf("asynq: %w", err)
@@ -45,21 +47,21 @@ func asynqOption(text string) (asynq.RedisConnOpt, error) {
 	return asynq.ParseRedisURI(text)
 }
 
-func (p *asynqPeer) save(ctx context.Context, payload []byte) error {
-	_, err := p.client.EnqueueContext(ctx, asynq.NewTask("bench", payload), asynq.Queue(p.queue))
+func (q *queue) Save(ctx context.Context, payload []byte) error {
+	_, err := q.client.EnqueueContext(ctx, asynq.NewTask("bench", payload), asynq.Queue(q.name))
 	return err
 }
 
-// bulk saves one by one, 64 at once: asynq has no call for many tasks.
-func (p *asynqPeer) bulk(ctx context.Context, payload []byte, n int) error {
-	return saveAll(ctx, []peer{p}, order{Jobs: n, Payload: len(payload)}, 64)
+// Bulk saves one by one, 64 at once: asynq has no call for many tasks.
+func (q *queue) Bulk(ctx context.Context, payload []byte, n int) error {
+	return peer.SaveAll(ctx, q, payload, n, 64)
 }
 
-func (p *asynqPeer) work(_ context.Context, concurrency int, handle func(), done func(int)) (func(), error) {
-	option := watchedRedis{p.option, asynqOutcomes{"asynq:{" + p.queue + "}:active", done}}
+func (q *queue) Work(_ context.Context, concurrency int, handle func(), done func(int)) (func(), error) {
+	option := watchedRedis{q.option, outcomes{"asynq:{" + q.name + "}:active", done}}
 	server := asynq.NewServer(option, asynq.Config{
 		Concurrency: concurrency,
-		Queues:      map[string]int{p.queue: 1},
+		Queues:      map[string]int{q.name: 1},
 		LogLevel:    asynq.ErrorLevel,
 	})
 	err := server.Start(asynq.HandlerFunc(func(context.Context, *asynq.Task) error {
@@ -72,15 +74,15 @@ func (p *asynqPeer) work(_ context.Context, concurrency int, handle func(), done
 	return server.Shutdown, nil
 }
 
-func (p *asynqPeer) request(ctx context.Context, payload []byte) error {
-	if err := p.save(ctx, payload); err != nil {
+func (q *queue) Request(ctx context.Context, payload []byte) error {
+	if err := q.Save(ctx, payload); err != nil {
 		return err
 	}
-	return errNoResult
+	return peer.ErrNoResult
 }
 
-func (p *asynqPeer) close() {
-	if err := p.client.Close(); err != nil {
+func (q *queue) Close() {
+	if err := q.client.Close(); err != nil {
 		panic(fmt.Errorf("close asynq: %w", err))
 	}
 }
@@ -97,15 +99,15 @@ func (w watchedRedis) MakeRedisClient() any {
 	return client
 }
 
-// asynqOutcomes counts the outcomes that Redis has stored. asynq does not tell, and
+// outcomes counts the outcomes that Redis has stored. asynq does not tell, and
 // asking Redis would add commands to those that are measured; but asynq stores the
 // outcome of a success in a script of its own.
-type asynqOutcomes struct {
+type outcomes struct {
 	active string
 	done   func(n int)
 }
 
-func (a asynqOutcomes) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+func (a outcomes) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
 		err := next(ctx, cmd)
 		if err == nil && a.stored(cmd.Args()) {
@@ -118,12 +120,12 @@ func (a asynqOutcomes) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 // stored tells whether this is the script: evalsha or eval, the script, five keys,
 // and the first of them the list of active tasks. No other has that for its first
 // but the one that gives a task back, with four keys.
-func (a asynqOutcomes) stored(args []any) bool {
+func (a outcomes) stored(args []any) bool {
 	return len(args) > 3 && args[2] == 5 && args[3] == a.active
 }
 
-func (asynqOutcomes) DialHook(next redis.DialHook) redis.DialHook { return next }
+func (outcomes) DialHook(next redis.DialHook) redis.DialHook { return next }
 
-func (asynqOutcomes) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+func (outcomes) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
 	return next
 }

@@ -1,3 +1,9 @@
+// Command limit is the measured process of LIMIT, which is no queue but a
+// yardstick: the least work for each job that leaves in Redis what Bee-Queue leaves
+// there, by the same client as ours. It has none of a queue's guarantees: no
+// fencing, no repeatable calls, no retries, no timeouts, no panics recovered, no
+// ids of the caller's, no delays, no stalled jobs, no errors of the wire format
+// noticed.
 package main
 
 import (
@@ -12,21 +18,16 @@ import (
 	"github.com/redis/rueidis"
 
 	"github.com/gobeequeue/beequeue"
+	"github.com/gobeequeue/beequeue/bench/internal/peer"
 )
 
-func init() {
-	peersInGo["LIMIT"] = openLimit
-}
+func main() { peer.Main(open) }
 
-// limitPeer is no queue but a yardstick: the least work for each job that leaves
-// in Redis what Bee-Queue leaves there, by the same client as ours. It has none of
-// a queue's guarantees: no fencing, no repeatable calls, no retries, no timeouts,
-// no panics recovered, no ids of the caller's, no delays, no stalled jobs, no
-// errors of the wire format noticed.
-type limitPeer struct {
+// queue is one queue with a client of its own.
+type queue struct {
 	client rueidis.Client
 	base   string
-	saves  chan limitSave
+	saves  chan saving
 
 	stop     context.CancelFunc
 	flushers sync.WaitGroup
@@ -36,17 +37,17 @@ type limitPeer struct {
 	early   map[string]bool          // events that came before the id
 }
 
-type limitSave struct {
+type saving struct {
 	record string
 	id     chan string
 }
 
 const (
-	limitMost  = 500 // jobs in one script
-	limitLanes = 2   // save scripts under way
+	most  = 500 // jobs in one script
+	lanes = 2   // save scripts under way
 )
 
-var limitSaveScript = rueidis.NewLuaScript(`
+var saveScript = rueidis.NewLuaScript(`
 local last = redis.call('INCRBY', KEYS[1], #ARGV)
 local ids, fields = {}, {}
 for i = 1, #ARGV do
@@ -59,7 +60,7 @@ return last`)
 
 // KEYS: jobs waiting active succeeded events. ARGV: how many jobs to claim, then
 // the ids of those that are done. Returns id, record, id, record...
-var limitTurnScript = rueidis.NewLuaScript(`
+var turnScript = rueidis.NewLuaScript(`
 if #ARGV > 1 then
   local done = {}
   for i = 2, #ARGV do
@@ -89,45 +90,48 @@ if ids then
 end
 return reply`)
 
-func openLimit(_ context.Context, o order, queue string) (peer, error) {
-	client, err := beequeue.Dial(o.URL)
+func open(_ context.Context, url, name string) (peer.Peer, error) {
+	client, err := beequeue.Dial(url)
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	p := &limitPeer{
-		client: client, base: "bq:{" + queue + "}:", saves: make(chan limitSave, limitMost), stop: cancel,
+	q := &queue{
+		client: client, base: "bq:" + tagged(name) + ":", saves: make(chan saving, most), stop: cancel,
 		waiters: make(map[string]chan struct{}), early: make(map[string]bool),
 	}
-	for range limitLanes {
-		p.flushers.Go(func() { p.flush(ctx) })
+	for range lanes {
+		q.flushers.Go(func() { q.flush(ctx) })
 	}
-	return p, nil
+	return q, nil
 }
 
-func limitRecord(payload []byte) string {
-	return `{"data":` + string(payload) + `,"options":{"timestamp":` + strconv.FormatInt(time.Now().UnixMilli(), 10) +
-		`,"stacktraces":[]},"progress":0,"status":"created"}`
+// tagged gives a name a hash tag, unless it has one.
+func tagged(name string) string {
+	if strings.Contains(name, "{") {
+		return name
+	}
+	return "{" + name + "}"
 }
 
-func (p *limitPeer) saveRecords(ctx context.Context, records []string) (last int64, err error) {
-	return limitSaveScript.Exec(ctx, p.client, []string{p.base + "id", p.base + "jobs", p.base + "waiting"}, records).AsInt64()
+func (q *queue) saveRecords(ctx context.Context, records []string) (last int64, err error) {
+	return saveScript.Exec(ctx, q.client, []string{q.base + "id", q.base + "jobs", q.base + "waiting"}, records).AsInt64()
 }
 
 // flush saves what is in line, as many at once as there are.
-func (p *limitPeer) flush(ctx context.Context) {
+func (q *queue) flush(ctx context.Context) {
 	for {
-		var batch []limitSave
+		var batch []saving
 		select {
-		case s := <-p.saves:
+		case s := <-q.saves:
 			batch = append(batch, s)
 		case <-ctx.Done():
 			return
 		}
 	gather:
-		for len(batch) < limitMost {
+		for len(batch) < most {
 			select {
-			case s := <-p.saves:
+			case s := <-q.saves:
 				batch = append(batch, s)
 			default:
 				break gather
@@ -137,7 +141,7 @@ func (p *limitPeer) flush(ctx context.Context) {
 		for i, s := range batch {
 			records[i] = s.record
 		}
-		last, err := p.saveRecords(ctx, records)
+		last, err := q.saveRecords(ctx, records)
 		for i, s := range batch {
 			if err == nil {
 				s.id <- strconv.FormatInt(last-int64(len(batch)-1-i), 10)
@@ -149,9 +153,9 @@ func (p *limitPeer) flush(ctx context.Context) {
 
 var errLimit = errors.New("LIMIT could not save")
 
-func (p *limitPeer) saveOne(payload []byte) (string, error) {
-	s := limitSave{limitRecord(payload), make(chan string, 1)}
-	p.saves <- s
+func (q *queue) saveOne(payload []byte) (string, error) {
+	s := saving{peer.Record(payload), make(chan string, 1)}
+	q.saves <- s
 	id, ok := <-s.id
 	if !ok {
 		return "", errLimit
@@ -159,18 +163,18 @@ func (p *limitPeer) saveOne(payload []byte) (string, error) {
 	return id, nil
 }
 
-func (p *limitPeer) save(_ context.Context, payload []byte) error {
-	_, err := p.saveOne(payload)
+func (q *queue) Save(_ context.Context, payload []byte) error {
+	_, err := q.saveOne(payload)
 	return err
 }
 
-func (p *limitPeer) bulk(ctx context.Context, payload []byte, n int) error {
+func (q *queue) Bulk(ctx context.Context, payload []byte, n int) error {
 	for n > 0 {
-		records := make([]string, min(n, limitMost))
+		records := make([]string, min(n, most))
 		for i := range records {
-			records[i] = limitRecord(payload)
+			records[i] = peer.Record(payload)
 		}
-		if _, err := p.saveRecords(ctx, records); err != nil {
+		if _, err := q.saveRecords(ctx, records); err != nil {
 			return err
 		}
 		n -= len(records)
@@ -178,10 +182,10 @@ func (p *limitPeer) bulk(ctx context.Context, payload []byte, n int) error {
 	return nil
 }
 
-func (p *limitPeer) work(ctx context.Context, concurrency int, handle func(), done func(int)) (func(), error) {
+func (q *queue) Work(ctx context.Context, concurrency int, handle func(), done func(int)) (func(), error) {
 	ctx, cancel := context.WithCancel(ctx)
 	ended := make(chan error, 1)
-	go func() { ended <- p.loop(ctx, concurrency, handle, done) }()
+	go func() { ended <- q.loop(ctx, concurrency, handle, done) }()
 	return func() {
 		cancel()
 		if err := <-ended; err != nil {
@@ -192,15 +196,15 @@ func (p *limitPeer) work(ctx context.Context, concurrency int, handle func(), do
 
 // loop is a worker: one script after the other, each with the ids that are done
 // and room for so many more.
-func (p *limitPeer) loop(ctx context.Context, size int, handle func(), done func(int)) error {
-	keys := []string{p.base + "jobs", p.base + "waiting", p.base + "active", p.base + "succeeded", p.base + "events"}
+func (q *queue) loop(ctx context.Context, size int, handle func(), done func(int)) error {
+	keys := []string{q.base + "jobs", q.base + "waiting", q.base + "active", q.base + "succeeded", q.base + "events"}
 	ends := make(chan string, size)
 	woke := make(chan struct{}, 1)
 	busy, asleep := 0, false
 	args := []string{""}
 	for {
 	gather:
-		for len(args) <= limitMost {
+		for len(args) <= most {
 			select {
 			case id := <-ends:
 				args = append(args, id)
@@ -220,12 +224,12 @@ func (p *limitPeer) loop(ctx context.Context, size int, handle func(), done func
 		}
 		finished := len(args) - 1
 		busy -= finished
-		want := min(size-busy, limitMost)
+		want := min(size-busy, most)
 		if asleep {
 			want = 0
 		}
 		args[0] = strconv.Itoa(want)
-		reply, err := limitTurnScript.Exec(ctx, p.client, keys, args).AsStrSlice()
+		reply, err := turnScript.Exec(ctx, q.client, keys, args).AsStrSlice()
 		if err != nil {
 			if ctx.Err() != nil {
 				return nil
@@ -247,41 +251,41 @@ func (p *limitPeer) loop(ctx context.Context, size int, handle func(), done func
 		}
 		if want > 0 && len(reply) == 0 && !asleep {
 			asleep = true
-			go p.wake(ctx, woke)
+			go q.wake(ctx, woke)
 		}
 	}
 }
 
 // wake waits until there is a job.
-func (p *limitPeer) wake(ctx context.Context, woke chan<- struct{}) {
+func (q *queue) wake(ctx context.Context, woke chan<- struct{}) {
 	for ctx.Err() == nil {
-		key := p.base + "waiting"
-		command := p.client.B().Blmove().Source(key).Destination(key).Right().Right().Timeout(2).Build()
-		if p.client.Do(ctx, command).Error() == nil {
+		key := q.base + "waiting"
+		command := q.client.B().Blmove().Source(key).Destination(key).Right().Right().Timeout(2).Build()
+		if q.client.Do(ctx, command).Error() == nil {
 			woke <- struct{}{}
 			return
 		}
 	}
 }
 
-// request saves a job and waits for its event.
-func (p *limitPeer) request(ctx context.Context, payload []byte) error {
-	if err := p.subscribe(ctx); err != nil {
+// Request saves a job and waits for its event.
+func (q *queue) Request(ctx context.Context, payload []byte) error {
+	if err := q.subscribe(ctx); err != nil {
 		return err
 	}
-	id, err := p.saveOne(payload)
+	id, err := q.saveOne(payload)
 	if err != nil {
 		return err
 	}
-	p.mu.Lock()
-	if p.early[id] {
-		delete(p.early, id)
-		p.mu.Unlock()
+	q.mu.Lock()
+	if q.early[id] {
+		delete(q.early, id)
+		q.mu.Unlock()
 		return nil
 	}
 	heard := make(chan struct{})
-	p.waiters[id] = heard
-	p.mu.Unlock()
+	q.waiters[id] = heard
+	q.mu.Unlock()
 	select {
 	case <-heard:
 		return nil
@@ -291,29 +295,29 @@ func (p *limitPeer) request(ctx context.Context, payload []byte) error {
 }
 
 // subscribe listens to the queue's events, from the first request on.
-func (p *limitPeer) subscribe(ctx context.Context) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.waiters[""] != nil {
+func (q *queue) subscribe(ctx context.Context) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.waiters[""] != nil {
 		return nil
 	}
 	subscribed := make(chan struct{})
-	p.waiters[""] = subscribed
+	q.waiters[""] = subscribed
 	ctx = rueidis.WithOnSubscriptionHook(ctx, func(rueidis.PubSubSubscription) { close(subscribed) })
 	ctx, cancel := context.WithCancel(ctx)
-	end := p.stop
-	p.stop = func() { cancel(); end() }
-	p.flushers.Go(func() {
-		_ = p.client.Receive(ctx, p.client.B().Subscribe().Channel(p.base+"events").Build(), func(m rueidis.PubSubMessage) {
+	end := q.stop
+	q.stop = func() { cancel(); end() }
+	q.flushers.Go(func() {
+		_ = q.client.Receive(ctx, q.client.B().Subscribe().Channel(q.base+"events").Build(), func(m rueidis.PubSubMessage) {
 			id, _, _ := strings.Cut(strings.TrimPrefix(m.Message, `{"id":"`), `"`)
-			p.mu.Lock()
-			defer p.mu.Unlock()
-			if heard := p.waiters[id]; heard != nil {
+			q.mu.Lock()
+			defer q.mu.Unlock()
+			if heard := q.waiters[id]; heard != nil {
 				close(heard)
-				delete(p.waiters, id)
+				delete(q.waiters, id)
 				return
 			}
-			p.early[id] = true
+			q.early[id] = true
 		})
 	})
 	select {
@@ -324,8 +328,8 @@ func (p *limitPeer) subscribe(ctx context.Context) error {
 	}
 }
 
-func (p *limitPeer) close() {
-	p.stop()
-	p.flushers.Wait()
-	p.client.Close()
+func (q *queue) Close() {
+	q.stop()
+	q.flushers.Wait()
+	q.client.Close()
 }
