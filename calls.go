@@ -29,7 +29,7 @@ type lane struct {
 	seq     uint64        // of the last call
 	busy    chan struct{} // holds a value while a call is under way
 	args    []string      // of the last call, to be used again
-	renewed time.Time     // when a call last renewed the lane's time in `calls`
+	renewed time.Time     // when a call began that renewed the lane's time in `calls`
 }
 
 func newLane(token, name string) lane {
@@ -44,8 +44,8 @@ func newToken() string {
 }
 
 // newWorkerToken names a worker, for more than a few jobs by a long name: Redis
-// keeps a hash as one list, which it searches from its beginning, while there are
-// at most 128 fields and no value has more than 64 bytes. The worker's name is the
+// keeps a hash as one list, which it searches from its beginning, while there are at
+// most some hundred fields and no value has more than 64 bytes. The worker's name is the
 // value of each of its jobs in `owners`; a long one makes that a table at once.
 func newWorkerToken(concurrency int) string {
 	token := newToken()
@@ -66,16 +66,6 @@ func (l *lane) next() []string {
 // renewal is how old the time of a lane in use may get. A lane that is older than
 // callRetention is forgotten, and a call is repeated for half as long.
 const renewal = time.Minute
-
-// renew tells whether the next call has to renew the lane's time.
-func (l *lane) renew() bool {
-	now := time.Now()
-	if now.Sub(l.renewed) < renewal {
-		return false
-	}
-	l.renewed = now
-	return true
-}
 
 // serialized makes a call when those before it are done.
 func (l *lane) serialized(ctx context.Context, call func() error) error {

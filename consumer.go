@@ -291,7 +291,7 @@ func (w *worker) note(e ending) {
 			delete(w.here, e.run.id)
 		}
 	}
-	if e.call.id != "" {
+	if e.outcome != nil || e.call.what == turnUnreadable {
 		e.run.noted = true
 		w.finishing = append(w.finishing, e)
 	}
@@ -314,28 +314,36 @@ const turnBytes = 1 << 20
 func (w *worker) turn() error {
 	n, size := 0, 0
 	for n < len(w.finishing) && n < turnMost && size < turnBytes {
-		size += len(w.finishing[n].call.text) + len(w.finishing[n].call.event)
+		e := &w.finishing[n]
+		size += len(e.call.text) + len(e.call.event)
+		if e.call.what == turnPlain {
+			size += len(e.run.record) // which the script reads and writes
+		}
 		n++
 	}
 	batch := w.finishing[:n]
-	w.calls = w.calls[:0]
-	for i := range batch {
-		w.calls = append(w.calls, batch[i].call)
-	}
 	want := 0
 	if !w.leaving {
 		want = min(w.size-w.busy, turnMost)
 	}
 	now := time.Now()
 	lease := time.Duration(-1)
-	if now.Sub(w.renewed) > w.q.config.StallInterval/leasePart {
+	if now.Sub(w.renewed) > min(w.q.config.StallInterval/leasePart, renewal) {
 		lease = w.q.config.StallInterval
 	}
 	if w.leaving && (w.busy == 0 || isDone(w.over)) && n == len(w.finishing) {
 		lease = 0
 	}
+	w.calls = w.calls[:0]
+	for i := range batch {
+		if lease == 0 && batch[i].call.what == turnPlain {
+			batch[i].call = batch[i].whole(w.q) // there must be nothing left to do without a lease
+		}
+		w.calls = append(w.calls, batch[i].call)
+	}
 	notice := func(err error) { w.q.report(err, "record and claim jobs") }
 	reply, err := w.q.turn(w.hard, &w.lane, w.token, lease, want, w.calls, notice)
+	clear(w.calls) // of what they hold
 	if err != nil {
 		if w.hard.Err() != nil {
 			return fmt.Errorf("%w: what became of jobs %s could not be recorded: %w", ErrUnfinished, names(w.finishing), err)

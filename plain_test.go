@@ -113,3 +113,70 @@ func TestPlainSuccessOfAChangedRecord(t *testing.T) {
 		require.Empty(t, f.active())
 	})
 }
+
+// A second copy of an id is waiting when its run ends: what is claimed with the
+// outcome is the job as the outcome has left it.
+func TestCopyOfAJobThatEnds(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, s *server) {
+		for _, remove := range []bool{false, true} {
+			f := open(t, s, beequeue.Config{RemoveOnSuccess: remove})
+			job := f.save("a")
+			runs := 0
+			drain(t, f.Queue, 1, func(context.Context, *beequeue.Job) (any, error) {
+				if runs++; runs == 1 {
+					f.must("LPUSH", "waiting", job.ID)
+				}
+				return runs, nil
+			})
+			require.Empty(t, f.active())
+			if remove {
+				require.Equal(t, 1, runs)
+				require.NotContains(t, f.places(), job.ID)
+				continue
+			}
+			require.Equal(t, 2, runs)
+			require.Equal(t, 1, strings.Count(f.record(job.ID), `"result"`))
+			require.Equal(t, "2", string(f.lookup(job.ID).Result))
+		}
+	})
+}
+
+// A key has the wrong type when an outcome that no longer counts comes with room
+// for another job: that stays in waiting.
+func TestWrongTypeAtALostOutcome(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, s *server) {
+		f := open(t, s, beequeue.Config{})
+		f.faulty = true // as often as it is tried
+		refused := make(chan struct{}, 1)
+		f.OnError(func(err error) {
+			if strings.Contains(err.Error(), "WRONGTYPE") {
+				select {
+				case refused <- struct{}{}:
+				default:
+				}
+			}
+		})
+		taken := f.save("a")
+		var next *beequeue.Job
+		r := process(t, f.Queue, 1, func(_ context.Context, job *beequeue.Job) (any, error) {
+			if job.ID == taken.ID && next == nil {
+				next = f.save("b")
+				f.must("HDEL", "owners", taken.ID)
+				f.must("DEL", "active")
+				f.must("SET", "active", "not a list")
+			}
+			return nil, nil
+		})
+		receive(t, refused, "OnError")
+		require.Equal(t, []string{next.ID}, f.waiting())
+		f.must("DEL", "active")
+		f.must("LPUSH", "waiting", taken.ID)
+		for _, job := range []*beequeue.Job{next, taken} {
+			_, err := job.Wait(bounded(t))
+			require.NoError(t, err)
+		}
+		require.NoError(t, r.stop())
+	})
+}

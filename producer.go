@@ -267,7 +267,11 @@ func (s *saver) flush(l *lane) {
 		if batch == nil {
 			return
 		}
-		args := append(l.next(), map[bool]string{true: "1"}[l.renew()])
+		now, renew := time.Now(), ""
+		if now.Sub(l.renewed) > renewal {
+			renew = "1"
+		}
+		args := append(l.next(), renew)
 		for _, item := range batch {
 			args = append(args, item.id, item.record, item.due)
 		}
@@ -277,6 +281,9 @@ func (s *saver) flush(l *lane) {
 		replies, err := s.q.saveJobs(ctx, args, s.note)
 		cancel()
 		clear(args) // of what they hold
+		if err == nil && renew != "" {
+			l.renewed = now
+		}
 		s.settle(batch, replies, err)
 	}
 }

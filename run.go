@@ -148,7 +148,7 @@ func (q *Queue) settle(e *ending, job *Job, result json.RawMessage, err error) {
 	o := job.decide(result, err, config.Backoffs)
 	e.outcome, e.job = &o, job
 	if plain {
-		e.call = turnOutcome{id: e.run.id, claim: e.run.claim, field: job.statusAt - len(statusName) + 1, text: string(result)}
+		e.call = turnOutcome{id: e.run.id, claim: e.run.claim, what: turnPlain, field: job.statusAt - len(statusName) + 1, text: string(result)}
 		return
 	}
 	e.call = e.whole(q)
@@ -163,7 +163,8 @@ const statusName = `"status":`
 // before, where a Node process may have left it.
 func (r *run) unchanged(job *Job) bool {
 	o, p := &job.Options, &r.options
-	return job == r.job && (job.Status == StatusCreated || job.Status == StatusRetrying) && job.Result == nil &&
+	status := r.record[job.statusAt:job.statusEnd]
+	return job == r.job && (status == `"created"` || status == `"retrying"`) && job.Result == nil &&
 		job.statusAt >= len(statusName) && r.record[job.statusAt-len(statusName):job.statusAt] == statusName &&
 		job.dataEnd > 0 && r.record[job.dataAt:job.dataEnd] == string(job.Data) &&
 		r.record[job.progressAt:job.progressEnd] == string(job.Progress) &&

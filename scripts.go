@@ -78,7 +78,8 @@ type saveReply struct {
 	duplicate bool
 }
 
-// saveJobs runs save.lua. args are a lane's and three for each job.
+// saveJobs runs save.lua. args are a lane's, whether to renew its time, and three for
+// each job.
 func (q *Queue) saveJobs(ctx context.Context, args []string, notice func(error)) ([]saveReply, error) {
 	message, err := q.run(ctx, q.scripts.save, q.scripts.saveKeys, args, notice)
 	if err != nil {
@@ -117,7 +118,7 @@ func (q *Queue) saveJobs(ctx context.Context, args []string, notice func(error))
 
 // What turn.lua does with a job at the end of its run.
 const (
-	turnPlain      = "" // succeeded, and nothing but that and the result is new
+	turnPlain      = "plain" // succeeded, and nothing but that and the result is new
 	turnSucceeded  = "succeeded"
 	turnFailed     = "failed"
 	turnRemoved    = "removed"

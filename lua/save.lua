@@ -19,10 +19,11 @@ for i = 1, jobs do
   if ARGV[3 * i + 3] ~= '' then anyDue = true end
 end
 
--- A key of the wrong type fails before any job is written: `id` and `jobs` at
--- their first use, and `waiting`, where it is not the first to be written, here.
+-- A key of the wrong type fails here, before anything is written, and the counter
+-- at INCRBY.
 local own = #automatic < jobs
-if own or anyDue then call('LLEN', KEYS[4]) end
+call('HLEN', KEYS[3])
+call('LLEN', KEYS[4])
 if anyDue then call('ZCARD', KEYS[5]) end
 
 local last

@@ -25,7 +25,8 @@
 -- published or '', id, record, id, record, ...}.
 -- Verdicts has a letter for each outcome: y recorded; l lost, another worker has
 -- or had the job; g gone, the job was removed; c a plain success whose record is
--- not as it was, to be sent with its whole record. All but y changed nothing.
+-- not as it was, to be sent with its whole record. All but y changed nothing of the
+-- job.
 -- The claim of the jobs returned is this call's sequence number.
 -- Repeatable by its name.
 
@@ -44,13 +45,14 @@ if answer then
   -- A repeated call: the jobs that are still held under its claim are given again.
   local verdicts, more = string.match(answer, '^(%a*) (%d)$')
   local reply = { verdicts, more, '' }
-  local all = call('LRANGE', active, 0, -1)
+  local all, seen = call('LRANGE', active, 0, -1), {}
   for from = #all, 1, -1000 do
     local ids = {}
     for k = from, math.max(1, from - 999), -1 do ids[#ids + 1] = all[k] end
     for i, owner in ipairs(call('HMGET', owners, unpack(ids))) do
-      local record = owner == mine and call('HGET', jobs, ids[i])
+      local record = owner == mine and not seen[ids[i]] and call('HGET', jobs, ids[i])
       if record then
+        seen[ids[i]] = true
         reply[#reply + 1] = ids[i]
         reply[#reply + 1] = record
       end
@@ -60,8 +62,8 @@ if answer then
 end
 
 -- A key of the wrong type must fail before anything is written. So everything is
--- read first, but for `active`, which is the first to be written where there are
--- outcomes, and `succeeded`, which is the next.
+-- read first, but for `succeeded`, whose error is dealt with where it comes, and
+-- `stalling`, where it does no harm.
 local ids = {}
 for i = 1, plain do ids[i] = ARGV[firstPlain + (i - 1) * plainWidth] end
 local coming = want > 0 and call('LRANGE', waiting, -want, -1)
@@ -70,11 +72,10 @@ for i = 1, arrived do ids[plain + i] = coming[arrived + 1 - i] end
 local stored = plain + arrived > 0 and call('HMGET', jobs, unpack(ids))
 for i = 1, others do ids[plain + arrived + i] = ARGV[first + (i - 1) * width] end
 
-local runs = plain + others
 local held, length, stalled = nil, 0, 0
 if #ids > 0 then
   held = call('HMGET', owners, unpack(ids))
-  if runs > 4 or runs == 0 then length = call('LLEN', active) end
+  length = call('LLEN', active)
   stalled = call('HLEN', KEYS[8])
 end
 if others > 0 then
@@ -90,10 +91,10 @@ if lease ~= '' then call('ZCARD', KEYS[6]) end
 
 -- LREM walks the list from one end: 17 ns for each entry. A job is near the left
 -- end if it was claimed lately, near the right if it is among the oldest; jobs of
--- one claim lie side by side. For a few jobs it does not pay to look.
+-- one claim lie side by side.
 local sides = {}
 local function leave(id, claim)
-  local side = length == 0 and 1 or -1
+  local side = -1
   if length > 128 then
     side = sides[claim]
     if not side then
@@ -189,12 +190,13 @@ for i = 1, others do
 end
 if fine > 0 then
   local added = redis.pcall('SADD', KEYS[9], unpack(succeeded))
-  if type(added) == 'table' then -- an error: nothing else was written yet
+  if type(added) == 'table' then -- an error: nothing else was written but `active`
     bulk('LPUSH', active, succeeded)
     if others > 0 then bulk('LPUSH', active, left) end
     return added
   end
 end
+if fine > 0 then redis.pcall('SREM', KEYS[7], unpack(succeeded)) end
 bulk('HDEL', owners, done)
 if stalled > 0 then
   bulk('HDEL', KEYS[8], succeeded)
@@ -255,8 +257,13 @@ if arrived > 0 then
     end
     looked = i
     local id, record = ids[plain + i], stored[plain + i]
-    -- An owner may be left from a run that a Node process took back.
-    local running = seen[id] or (held[plain + i] and call('LPOS', active, id))
+    -- An owner may be left from a run that a Node process took back, or be of a run
+    -- that has ended just now: then the record is another.
+    local running = seen[id]
+    if not running and held[plain + i] then
+      running = call('LPOS', active, id)
+      record = call('HGET', jobs, id)
+    end
     if record and not running then
       if risks and risks[i] and risks.taken then
         aside[#aside + 1] = digits(now() + 1000)
