@@ -377,7 +377,7 @@ func TestDecodedPartsAreApart(t *testing.T) {
 	for _, part := range []json.RawMessage{job.Data, job.Progress, job.Result, job.unknown[0].value} {
 		require.Equal(t, want, string(part))
 	}
-	require.Equal(t, record, given)
+	require.Equal(t, record, given) //nolint:testifylint // to the byte
 }
 
 // What is written without encoding/json is what it would write.

@@ -168,8 +168,8 @@ func (r *run) unchanged(job *Job) bool {
 		job.statusAt >= len(statusName) && r.record[job.statusAt-len(statusName):job.statusAt] == statusName &&
 		job.dataEnd > 0 && r.record[job.dataAt:job.dataEnd] == string(job.Data) &&
 		r.record[job.progressAt:job.progressEnd] == string(job.Progress) &&
-		o.Created == p.Created && o.Retries == p.Retries && o.Timeout == p.Timeout &&
-		o.DelayUntil == p.DelayUntil && o.Backoff == p.Backoff &&
+		o.Created.Equal(p.Created) && o.Retries == p.Retries && o.Timeout == p.Timeout &&
+		o.DelayUntil.Equal(p.DelayUntil) && o.Backoff == p.Backoff &&
 		len(o.Stacktraces) == 0 && len(p.Stacktraces) == 0 && unescaped(r.id)
 }
 
