@@ -171,7 +171,7 @@ func TestResults(t *testing.T) {
 			stored := f.lookup(job.ID)
 			require.Equal(t, beequeue.StatusSucceeded, stored.Status)
 			require.Equal(t, want[name], string(stored.Result), name)
-			require.Equal(t, want[name] != "", strings.Contains(f.record(job.ID), `"result":`), name)
+			require.Equal(t, want[name] == "", strings.Contains(f.record(job.ID), `"result":null`), name)
 		}
 	})
 }

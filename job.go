@@ -57,6 +57,10 @@ type Job struct {
 	save    *saveItem  // a Save whose outcome is not known yet
 	unknown []rawField // fields of options that beequeue does not know, kept
 
+	// The record says that there is no result, by a null, which tells it from the
+	// record of a Node process: that has none in any case.
+	noResult bool
+
 	// Where the parts are in the record that decodeJob read; an end of 0: not there,
 	// or not written in the plain way.
 	statusAt, statusEnd     int
@@ -206,10 +210,10 @@ type outcome struct {
 // strategy that nobody here knows, fail the job for good.
 func (j *Job) decide(result json.RawMessage, err error, own map[Strategy]BackoffFunc) outcome {
 	if err == nil {
-		j.Status, j.Result = StatusSucceeded, result
+		j.Status, j.Result, j.noResult = StatusSucceeded, result, len(result) == 0
 		return outcome{status: StatusSucceeded, result: result}
 	}
-	j.Result = nil
+	j.Result, j.noResult = nil, false
 	retry := j.Options.Retries > 0 && !errors.Is(err, ErrNoRetry)
 	var delay time.Duration
 	if retry {

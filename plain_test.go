@@ -23,7 +23,7 @@ func TestPlainSuccess(t *testing.T) {
 		"more":    `{"data":null,"other":"status","options":{"retries":2},"status":"retrying"}`,
 		"a space": `{"data":1,"options":{"timestamp":1,"stacktraces":[]},"status":"created","progress":0 }`,
 	}
-	results := map[string]any{"": nil, `,"result":{"sum":3}`: map[string]int{"sum": 3}, `,"result":"%1 %d"`: "%1 %d"}
+	results := map[string]any{`,"result":null`: nil, `,"result":{"sum":3}`: map[string]int{"sum": 3}, `,"result":"%1 %d"`: "%1 %d"}
 	each(t, func(t *testing.T, s *server) {
 		for name, record := range records {
 			for written, result := range results {

@@ -80,6 +80,8 @@ func (j *Job) encode() string {
 	if len(j.Result) > 0 {
 		b.WriteString(`,"result":`)
 		b.Write(j.Result)
+	} else if j.noResult {
+		b.WriteString(`,"result":null`)
 	}
 	if len(j.Progress) > 0 {
 		b.WriteString(`,"progress":`)
@@ -199,6 +201,9 @@ func decodeJob(q *Queue, id, record string) (*Job, error) {
 	job.Status = Status(d.text("status", status))
 	if statuses != 1 || escaped || job.Result != nil || !isWord(status) {
 		job.statusAt, job.statusEnd = 0, 0
+	}
+	if string(job.Result) == "null" {
+		job.Result, job.noResult = nil, true
 	}
 	d.options(job, options)
 	if d.reason != "" {
@@ -399,7 +404,8 @@ type event struct {
 	Name string
 	Data json.RawMessage
 
-	end error // of a job that failed for good, as its waiters get it
+	end    error // of a job that failed for good, as its waiters get it
+	unsure bool  // the job's record says nothing of a result
 }
 
 // encodeEvent gives the message that tells other processes of a job. Data may

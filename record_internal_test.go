@@ -518,6 +518,9 @@ func decodeReference(q *Queue, id, record string) (*Job, error) {
 		d.fail("want an object, got null")
 	}
 	job.Data, job.Progress, job.Result = top["data"], top["progress"], top["result"]
+	if string(job.Result) == "null" {
+		job.Result, job.noResult = nil, true
+	}
 	if job.Data == nil {
 		job.Data = json.RawMessage("{}")
 	}
@@ -614,4 +617,31 @@ func (d *referenceDecoder) number(name string, raw json.RawMessage) float64 {
 		return 0
 	}
 	return min(max(f, 0), maxMillis)
+}
+
+// A success without a result says so in the record: whoever waits need not wait for
+// an event that might bring one, as it might from a Node process.
+func TestNoResultIsTold(t *testing.T) {
+	read := func(record string) *Job {
+		job, err := decodeJob(nil, "7", record)
+		require.NoError(t, err)
+		return job
+	}
+	const created = `{"data":1,"options":{"timestamp":1,"stacktraces":[]},"status":"created"}`
+	job := read(created)
+	require.False(t, job.noResult)
+	job.decide(nil, nil, nil)
+	done := job.encode()
+	require.Contains(t, done, `"status":"succeeded","result":null`)
+
+	again := read(done)
+	require.True(t, again.noResult)
+	require.Nil(t, again.Result)
+	require.Zero(t, again.statusAt, "a record that has a result is written as a whole")
+	again.decide(nil, errors.New("broken"), nil)
+	require.NotContains(t, again.encode(), "result")
+
+	node := read(strings.Replace(created, "created", "succeeded", 1))
+	require.False(t, node.noResult)
+	require.NotContains(t, node.encode(), "result")
 }

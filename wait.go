@@ -131,7 +131,7 @@ func (q *Queue) watchJob(ctx context.Context, id string, pass func(event)) (even
 		switch {
 		case errors.Is(err, ErrNotFound):
 			patience = 100 * time.Millisecond // the job was removed at its end, perhaps
-		case err == nil && e.Name == eventSucceeded && len(e.Data) == 0:
+		case err == nil && e.unsure:
 			patience = 25 * time.Millisecond // Node keeps no result with the job
 		}
 		if heard, ok := w.heardEnd(ctx, patience); ok && (err != nil || heard.Name == e.Name) {
@@ -197,7 +197,7 @@ func (q *Queue) ended(ctx context.Context, id string) (event, error) {
 	case err != nil:
 		e.end = &FailedError{ID: id, Message: err.Error()}
 	case found.state == StateSucceeded:
-		e.Data = job.Result
+		e.Data, e.unsure = job.Result, job.Result == nil && !job.noResult
 	default:
 		failed := &FailedError{ID: id}
 		if traces := job.Options.Stacktraces; len(traces) > 0 {

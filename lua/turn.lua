@@ -91,14 +91,15 @@ if lease ~= '' then call('ZCARD', KEYS[6]) end
 
 -- LREM walks the list from one end: 17 ns for each entry. A job is near the left
 -- end if it was claimed lately, near the right if it is among the oldest; jobs of
--- one claim lie side by side.
+-- one claim lie side by side. Among a few, the oldest mostly end first.
 local sides = {}
 local function leave(id, claim)
   local side = -1
   if length > 128 then
     side = sides[claim]
     if not side then
-      side = call('LPOS', active, id, 'MAXLEN', 256) and 1 or -1
+      local at = call('LPOS', active, id, 'MAXLEN', 256)
+      side = at and 2 * at < length and 1 or -1
       sides[claim] = side
     end
   end
@@ -128,9 +129,9 @@ for i = 1, plain do
         verdict = 'y'
         fine = fine + 1
         succeeded[fine] = id
-        local status, data = '"status":"succeeded"', ''
+        local status, data = '"status":"succeeded","result":null', ''
         if result ~= '' then
-          status = status .. ',"result":' .. result
+          status = '"status":"succeeded","result":' .. result
           data = ',"data":' .. result
         end
         records[2 * fine - 1] = id
