@@ -13,9 +13,9 @@ import (
 )
 
 // The job record, as Bee-Queue stores it in the hash `jobs`: one JSON object
-// with data, options, status and progress. beequeue adds a top-level `result`,
-// which Node ignores, and drops when it rewrites the record: so a result never
-// outlives the run it belongs to.
+// with data, options, status and progress. beequeue adds a top-level `result` to
+// jobs that succeeded, null where there is none. Node ignores it, and drops it when
+// it rewrites the record: so a result never outlives the run it belongs to.
 
 // rawField is one field of options that beequeue does not know.
 type rawField struct {

@@ -107,7 +107,7 @@ local function leave(id, claim)
 end
 
 local verdicts, done, records, succeeded, events = {}, {}, {}, {}, {}
-local own, fine = 0, 0
+local ended, fine = 0, 0 -- how many are in done and in succeeded
 local claim, owner
 for i = 1, plain do
   local at = firstPlain + (i - 1) * plainWidth
@@ -123,8 +123,8 @@ for i = 1, plain do
     if record and not tail then
       verdict = 'c'
     else
-      own = own + 1
-      done[own] = id
+      ended = ended + 1
+      done[ended] = id
       if leave(id, claim) and record then
         verdict = 'y'
         fine = fine + 1
@@ -196,8 +196,8 @@ if fine > 0 then
     if others > 0 then bulk('LPUSH', active, left) end
     return added
   end
+  redis.pcall('SREM', KEYS[7], unpack(succeeded))
 end
-if fine > 0 then redis.pcall('SREM', KEYS[7], unpack(succeeded)) end
 bulk('HDEL', owners, done)
 if stalled > 0 then
   bulk('HDEL', KEYS[8], succeeded)
@@ -305,12 +305,10 @@ end
 remember(reply[1] .. ' ' .. more, lease ~= '')
 
 -- Last, for it may be denied: an event is no reason to leave a job half finished.
-for _, event in ipairs(events) do
-  local sent = redis.pcall('PUBLISH', KEYS[13], event)
+local function publish(channel, message)
+  local sent = redis.pcall('PUBLISH', channel, message)
   if type(sent) == 'table' and sent.err then reply[3] = sent.err end
 end
-if soonest then
-  local sent = redis.pcall('PUBLISH', KEYS[14], digits(soonest))
-  if type(sent) == 'table' and sent.err then reply[3] = sent.err end
-end
+for _, event in ipairs(events) do publish(KEYS[13], event) end
+if soonest then publish(KEYS[14], digits(soonest)) end
 return reply
