@@ -26,14 +26,14 @@ import (
 // A lane is one line of calls, of which at most one is under way.
 type lane struct {
 	field   string        // names the lane in the hash `calls`
-	seq     uint64        // of the last call
+	numbers *uint64       // the number of the last call; lanes may share it
 	busy    chan struct{} // holds a value while a call is under way
 	args    []string      // of the last call, to be used again
 	renewed time.Time     // when a call began that renewed the lane's time in `calls`
 }
 
 func newLane(token, name string) lane {
-	return lane{field: token + ":" + name, busy: make(chan struct{}, 1)}
+	return lane{field: token + ":" + name, numbers: new(uint64), busy: make(chan struct{}, 1)}
 }
 
 // newToken names a caller: 72 random bits.
@@ -58,8 +58,8 @@ func newWorkerToken(concurrency int) string {
 // next starts the arguments of the lane's next call. They are the lane's until
 // the call after that.
 func (l *lane) next() []string {
-	l.seq++
-	l.args = append(l.args[:0], l.field, strconv.FormatUint(l.seq, 10))
+	*l.numbers++
+	l.args = append(l.args[:0], l.field, strconv.FormatUint(*l.numbers, 10))
 	return l.args
 }
 
@@ -97,8 +97,12 @@ const closedTries = 6
 // ErrUncertain if a try may have reached Redis. Any other error is the server's
 // refusal, and comes back at once.
 func (q *Queue) run(ctx context.Context, s *rueidis.Lua, keys, args []string, notice func(error)) (rueidis.RedisMessage, error) {
+	return q.repeat(ctx, s, keys, args, notice, false)
+}
+
+// repeat is run for a call that may have been tried before.
+func (q *Queue) repeat(ctx context.Context, s *rueidis.Lua, keys, args []string, notice func(error), reached bool) (rueidis.RedisMessage, error) {
 	var wait pause
-	reached := false
 	closed := 0
 	for limit := attemptTimeout; ; limit = min(2*limit, longestAttempt) {
 		try, cancel := context.WithTimeout(ctx, limit)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"sync"
 	"time"
 )
@@ -84,32 +83,30 @@ func (q *Queue) enlist(w *worker) error {
 }
 
 // A worker is one Process. Its loop is one goroutine, which owns the slots and
-// the one lane of calls: whatever ends a run or starts one goes through it, so
-// outcomes that come while a call is under way go together in the next.
+// the calls: whatever ends a run or starts one goes through it, so outcomes that
+// come while calls are under way go together in the next.
 type worker struct {
 	q       *Queue
 	handler Handler
 	size    int  // handlers at once
 	drain   bool // stop when there is nothing to do
 	token   string
-	lane    lane
 	notices notices
 
 	// Of the loop alone.
 	busy      int             // slots taken
+	asked     int             // slots that calls under way may fill
 	here      map[string]*run // handlers that have not returned, by job id
 	hungry    bool            // something may be waiting
 	leaving   bool            // no more claims
 	finishing []ending        // outcomes for the next call
-	concluded []ending        // room for those of the call after that
-	calls     []turnOutcome   // room for the outcomes of a call
 	news      []notice        // callbacks that are due
-	renewed   time.Time       // when a call last renewed the lease
-	refused   pause           // between calls that Redis refuses
+	turns     []*flight       // the lanes of turns
+	standing  *flight         // the lane of the turn that waits for jobs
 
-	ends chan ending   // from handlers
-	arm  chan struct{} // to the waker: nothing was waiting
-	woke chan struct{} // from the waker: something is
+	ends    chan ending    // from handlers
+	landed  chan *flight   // turns that have their replies
+	flights sync.WaitGroup // goroutines that make calls
 
 	mu       sync.Mutex
 	runs     map[string]*run // jobs this worker owns, by id
@@ -139,13 +136,12 @@ func newWorker(ctx context.Context, q *Queue, concurrency int, handler Handler, 
 		here:    make(map[string]*run),
 		hungry:  true,
 		ends:    make(chan ending, 2*concurrency),
-		arm:     make(chan struct{}, 1),
-		woke:    make(chan struct{}, 1),
+		landed:  make(chan *flight, turnLanes+1),
 		runs:    make(map[string]*run),
 		over:    make(chan struct{}),
 		ended:   make(chan struct{}),
 	}
-	w.lane = newLane(w.token, "turn")
+	w.initFlights()
 	w.soft, w.endSoft = context.WithCancel(ctx)
 	w.values = context.WithoutCancel(ctx)
 	w.hard, w.endHard = context.WithCancel(w.values)
@@ -167,7 +163,6 @@ func (w *worker) run(ctx context.Context) error { //nolint:contextcheck // as sa
 	beating, endBeat := context.WithCancel(w.hard)
 	helpers.Go(func() { w.beat(beating) })
 	if !w.drain {
-		helpers.Go(func() { w.wake(w.soft) })
 		helpers.Go(func() { w.sweepStalled(w.soft) })
 		helpers.Go(func() { w.raiseDelayed(w.soft) })
 	}
@@ -177,6 +172,10 @@ func (w *worker) run(ctx context.Context) error { //nolint:contextcheck // as sa
 	w.endSoft()
 	endBeat()
 	helpers.Wait()
+	w.flights.Wait()
+	if w.standing.pooled {
+		w.q.hangUp() //nolint:contextcheck // those of the worker have ended
+	}
 	if late := w.awaitHandlers(); err == nil {
 		err = late
 	}
@@ -215,23 +214,28 @@ func (w *worker) becomeReady() error {
 // nothing left to do.
 func (w *worker) loop() error {
 	for {
-		w.collect()
+		if err := w.collect(); err != nil {
+			return err
+		}
 		if w.soft.Err() != nil {
 			w.leaving = true
 		}
 		if isDone(w.over) {
 			return w.handBack()
 		}
-		if len(w.finishing) > 0 || w.mayClaim() {
-			if err := w.turn(); err != nil {
+		if f := w.nextTurn(); f != nil {
+			if err := w.turn(f); err != nil {
 				return err
 			}
 			continue
 		}
-		if w.busy == 0 && (w.leaving || w.drained()) {
+		if w.mayWait() {
+			w.wait()
+		}
+		if w.idle() && (w.leaving || w.drained()) {
 			return nil
 		}
-		if w.mayClaim() {
+		if w.mayClaim(1) && !w.flying() {
 			continue
 		}
 		var leave <-chan struct{}
@@ -241,16 +245,19 @@ func (w *worker) loop() error {
 		select {
 		case e := <-w.ends:
 			w.note(e)
-		case <-w.woke:
-			w.hungry = true
+		case f := <-w.landed:
+			if err := w.land(f); err != nil {
+				return err
+			}
 		case <-leave:
 		case <-w.over:
 		}
 	}
 }
 
-func (w *worker) mayClaim() bool {
-	return w.hungry && !w.leaving && w.busy < w.size
+// idle tells whether nothing is running and nothing under way.
+func (w *worker) idle() bool {
+	return w.busy == 0 && len(w.finishing) == 0 && !w.flying()
 }
 
 // drained tells whether a Drain has come to its end: nothing waits, and no
@@ -272,13 +279,21 @@ func (w *worker) drained() bool {
 }
 
 // collect takes what news there is.
-func (w *worker) collect() {
+func (w *worker) collect() error {
 	for {
 		select {
 		case e := <-w.ends:
 			w.note(e)
+			continue
 		default:
-			return
+		}
+		select {
+		case f := <-w.landed:
+			if err := w.land(f); err != nil {
+				return err
+			}
+		default:
+			return nil
 		}
 	}
 }
@@ -295,147 +310,4 @@ func (w *worker) note(e ending) {
 		e.run.noted = true
 		w.finishing = append(w.finishing, e)
 	}
-}
-
-// turnMost bounds the outcomes and the claims of one call, which keeps scripts
-// short and within what Lua's unpack takes.
-const turnMost = 500
-
-// leasePart says how old a lease may get, as a part of its length, before a call
-// renews it along with its other work. The heartbeat renews it besides.
-const leasePart = 6
-
-// turnBytes is where a call stops taking outcomes; lua/turn.lua has the like for
-// claims.
-const turnBytes = 1 << 20
-
-// turn makes one call: outcomes in, jobs out. It returns an error only if the
-// worker has run out of time.
-func (w *worker) turn() error {
-	n, size := 0, 0
-	for n < len(w.finishing) && n < turnMost && size < turnBytes {
-		e := &w.finishing[n]
-		size += len(e.call.text) + len(e.call.event)
-		if e.call.what == turnPlain {
-			size += len(e.run.record) // which the script reads and writes
-		}
-		n++
-	}
-	batch := w.finishing[:n]
-	want := 0
-	if !w.leaving {
-		want = min(w.size-w.busy, turnMost)
-	}
-	now := time.Now()
-	lease := time.Duration(-1)
-	if now.Sub(w.renewed) > min(w.q.config.StallInterval/leasePart, renewal) {
-		lease = w.q.config.StallInterval
-	}
-	if w.leaving && (w.busy == 0 || isDone(w.over)) && n == len(w.finishing) {
-		lease = 0
-	}
-	w.calls = w.calls[:0]
-	for i := range batch {
-		if lease == 0 && batch[i].call.what == turnPlain {
-			batch[i].call = batch[i].whole(w.q) // there must be nothing left to do without a lease
-		}
-		w.calls = append(w.calls, batch[i].call)
-	}
-	notice := func(err error) { w.q.report(err, "record and claim jobs") }
-	reply, err := w.q.turn(w.hard, &w.lane, w.token, lease, want, w.calls, notice)
-	clear(w.calls) // of what they hold
-	if err != nil {
-		if w.hard.Err() != nil {
-			return fmt.Errorf("%w: what became of jobs %s could not be recorded: %w", ErrUnfinished, names(w.finishing), err)
-		}
-		// A refusal, which changed nothing: what is wrong may be put right.
-		notice(err)
-		sleep(w.hard, w.refused.next())
-		return nil
-	}
-	w.refused = pause{}
-	if lease > 0 {
-		w.renewed = now
-	}
-	w.finishing, w.concluded = append(w.concluded[:0], w.finishing[n:]...), w.finishing
-	for i := range batch {
-		w.conclude(&batch[i], reply.verdicts[i])
-	}
-	clear(w.concluded)
-	if len(w.news) > 0 {
-		w.notices.line <- w.news
-		w.news = nil
-	}
-	for _, job := range reply.jobs {
-		w.begin(job, reply.claim)
-	}
-	if len(reply.jobs) > 0 {
-		runtime.Gosched() // handlers that take no time are done for the next call
-	}
-	if want > 0 {
-		w.hungry = reply.more
-	}
-	if want > 0 && !reply.more {
-		select {
-		case w.arm <- struct{}{}:
-		default:
-		}
-	}
-	return nil
-}
-
-// conclude deals with the verdict on one outcome.
-func (w *worker) conclude(e *ending, v verdict) {
-	id := e.call.id
-	if v == changed {
-		e.call = e.whole(w.q)
-		w.finishing = append(w.finishing, *e)
-		return
-	}
-	if e.run != nil {
-		w.mu.Lock()
-		if w.runs[id] == e.run {
-			delete(w.runs, id)
-		}
-		w.mu.Unlock()
-	}
-	switch {
-	case v == gone:
-		w.q.report(fmt.Errorf("%w: it was removed while it ran", ErrOwnershipLost), "job %q", id)
-	case v != recorded:
-		w.q.report(fmt.Errorf("%w: it was taken back while it ran", ErrOwnershipLost), "job %q", id)
-	case e.outcome != nil:
-		w.news = append(w.news, notice{job: e.job, outcome: e.outcome})
-	}
-}
-
-// putAside is how long a job waits that this worker cannot run yet because an
-// earlier run of it has not returned. Another worker may take it then.
-const putAside = time.Second
-
-// begin starts the run of a claimed job. What cannot or must not run goes into
-// the next call's outcomes.
-func (w *worker) begin(c claimed, claim string) {
-	back := turnOutcome{id: c.id, claim: claim, what: turnReturned}
-	if w.here[c.id] != nil {
-		back.delay = putAside
-		w.finishing = append(w.finishing, ending{call: back})
-		return
-	}
-	r := &run{id: c.id, record: c.record, claim: claim}
-	r.ctx, r.cancel = context.WithCancelCause(w.values)
-
-	w.mu.Lock()
-	if w.late || w.soft.Err() != nil {
-		w.mu.Unlock()
-		r.cancel(ErrClosed)
-		w.finishing = append(w.finishing, ending{call: back})
-		return
-	}
-	w.runs[c.id] = r
-	w.mu.Unlock()
-	w.here[c.id] = r
-	w.busy++
-	w.handlers.Add(1)
-	go w.execute(r)
 }

@@ -73,8 +73,8 @@ func TestDelayedOrder(t *testing.T) {
 		}
 		require.NoError(t, f.SaveAll(bounded(t), batch))
 		var ran []string
-		var raised int
-		f.OnRaised(func(n int) { raised += n })
+		raised := make(chan int, 5)
+		f.OnRaised(func(n int) { raised <- n })
 		all := make(chan struct{})
 		r := process(t, f.Queue, 1, func(_ context.Context, job *beequeue.Job) (any, error) {
 			if ran = append(ran, job.ID); len(ran) == 5 {
@@ -83,9 +83,12 @@ func TestDelayedOrder(t *testing.T) {
 			return nil, nil
 		})
 		receive(t, all, "all jobs")
+		for n := 0; n < 5; {
+			n += receive(t, raised, "OnRaised")
+			require.LessOrEqual(t, n, 5)
+		}
 		require.NoError(t, r.stop())
 		require.Equal(t, []string{"0", "1", "2", "3", "4"}, ran)
-		require.Equal(t, 5, raised)
 	})
 }
 

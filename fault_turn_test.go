@@ -43,33 +43,43 @@ func TestFaultClaimWithoutRecord(t *testing.T) {
 	require.Zero(t, view.number("HLEN", "owners"))
 }
 
-// A worker process is killed after it was woken and before it claims: the job is
-// in waiting as before.
+// A worker process is killed just as the call that waits for jobs has claimed one: it
+// has no more than that one, which the stall check gives to another worker.
 //
-// Bee-Queue: the blocked BRPOPLPUSH has moved the id to active, whether or not
-// the worker is there to hear of it.
-func TestFaultKilledBetweenWakeAndClaim(t *testing.T) {
+// Bee-Queue: the same, if the queue runs stall checks at all.
+func TestFaultKilledWhenWoken(t *testing.T) {
 	t.Parallel()
 	s := faultRedis(t)
 	gate := redistest.StartGate(t, s.Addr)
 	client := faultClient(t, s.URL())
-	q := faultOpen(t, client, faultName(), beequeue.Config{})
+	const stall = time.Second
+	q := faultOpen(t, client, faultName(), beequeue.Config{StallInterval: stall})
 	view := &faultView{t, client, q.KeyPrefix()}
 	blocked := func() bool {
 		list, err := client.Do(faultContext(t), client.B().ClientList().Build()).ToString()
 		return err == nil && faultContainsAll(list, "cmd=blmove", "flags=b")
 	}
-	child := faultStart(t, childObeys, gate.URL(), q.Name(), time.Minute)
+	child := faultStart(t, childObeys, gate.URL(), q.Name(), stall)
 	faultAwait(t, "the worker to wait", blocked)
 	gate.Hold()
-	job := q.save(nil)
-	faultAwait(t, "the wake-up", func() bool { return !blocked() })
+	ids := []string{q.save(nil).ID, q.save(nil).ID, q.save(nil).ID}
+	faultAwait(t, "the claim", func() bool { return !blocked() })
 	child.signal(syscall.SIGKILL)
 	<-child.ended
-	require.Equal(t, []string{"waiting"}, view.places()[job.ID])
+	require.Equal(t, ids[:1], view.list("LRANGE", "active", "0", "-1"))
+	require.Equal(t, int64(2), view.number("LLEN", "waiting"))
 	view.check()
-	require.NoError(t, q.Drain(faultContext(t), 1, func(context.Context, *beequeue.Job) (any, error) { return nil, nil }))
-	view.allSucceeded(1)
+
+	var runs faultRuns
+	began := time.Now()
+	stop := q.process(1, func(_ context.Context, job *beequeue.Job) (any, error) {
+		runs.ran(job.ID)
+		return nil, nil
+	})
+	view.allSucceeded(3)
+	t.Logf("the job of the dead worker was done after %v, at a stall interval of %v", time.Since(began), stall)
+	require.NoError(t, stop())
+	runs.once(t, ids, false)
 }
 
 // The reply of a claim is lost: the jobs run once, and none is left in active.

@@ -2,6 +2,7 @@ package beequeue
 
 import (
 	"context"
+	"crypto/sha1" //nolint:gosec // names a script in Redis, guards nothing
 	"embed"
 	"errors"
 	"fmt"
@@ -20,6 +21,7 @@ var luaFiles embed.FS
 
 // scripts are the queue's scripts, ready to run, and the keys of each.
 type scripts struct {
+	turnSHA                               string       // which Redis knows the turn script by
 	save, turn, remove, retry             *rueidis.Lua // named calls, see calls.go
 	heartbeat, sweep, raise               *rueidis.Lua // harmless when repeated
 	lookup, counts                        *rueidis.Lua // read only
@@ -38,6 +40,7 @@ func newScripts(k *keys) *scripts {
 	return &scripts{
 		save:          named("save"),
 		turn:          named("turn"),
+		turnSHA:       fmt.Sprintf("%x", sha1.Sum([]byte(luaSource("call")+luaSource("turn")))),
 		remove:        named("remove"),
 		retry:         named("retry"),
 		heartbeat:     plain("heartbeat"),
@@ -155,20 +158,29 @@ type turnReply struct {
 	verdicts []verdict // of each outcome
 	jobs     []claimed
 	claim    string // names the claim of the jobs
-	more     bool   // there may be more jobs waiting
+	more     bool   // more jobs are waiting
 }
 
-// turn runs turn.lua: records outcomes, claims up to want jobs, and renews
-// token's lease, or ends it if lease is 0, or leaves it if lease is negative.
-func (q *Queue) turn(ctx context.Context, l *lane, token string, lease time.Duration, want int,
-	outcomes []turnOutcome, notice func(error),
-) (turnReply, error) {
+// turnCall is one call of turn.lua, which may be made more than once.
+type turnCall struct {
+	args     []string // the lane's
+	claim    string   // names the claim of the jobs
+	outcomes []turnOutcome
+	plain    int  // outcomes that are plain successes
+	reached  bool // it was made before, and may have reached Redis
+}
+
+// prepareTurn makes the lane's next call, which records outcomes, claims up to want
+// jobs, and renews token's lease, or ends it if lease is 0, or leaves it if lease is
+// negative. If want is negative, it claims jobs only if token has made turns before,
+// and says that more are waiting if not.
+func (q *Queue) prepareTurn(l *lane, token string, lease time.Duration, want int, outcomes []turnOutcome) turnCall {
 	args := l.next()
-	claim := args[1]
-	plain, renewal, publishing := 0, "", "1"
+	c := turnCall{claim: args[1], outcomes: outcomes}
+	renewal, publishing := "", "1"
 	for i := range outcomes {
 		if outcomes[i].what == turnPlain {
-			plain++
+			c.plain++
 		}
 	}
 	if lease >= 0 {
@@ -177,7 +189,7 @@ func (q *Queue) turn(ctx context.Context, l *lane, token string, lease time.Dura
 	if q.config.NoEvents {
 		publishing = ""
 	}
-	args = append(args, token, renewal, strconv.Itoa(want), strconv.Itoa(q.config.MaxStalls), strconv.Itoa(plain), publishing)
+	args = append(args, token, renewal, strconv.Itoa(want), strconv.Itoa(q.config.MaxStalls), strconv.Itoa(c.plain), publishing)
 	field, fieldText := 0, ""
 	for i := range outcomes {
 		if o := &outcomes[i]; o.what == turnPlain {
@@ -192,22 +204,34 @@ func (q *Queue) turn(ctx context.Context, l *lane, token string, lease time.Dura
 			args = append(args, o.id, o.claim, o.what, o.text, text(o.delay), o.event)
 		}
 	}
-	l.args = args
-	message, err := q.run(ctx, q.scripts.turn, q.scripts.turnKeys, args, notice)
-	clear(args) // of what they hold
+	l.args, c.args = args, args
+	return c
+}
+
+// claimNothing has the call, when it is made again, claim no jobs. It still gives
+// those that it has claimed already.
+func (c *turnCall) claimNothing() { c.args[4] = "0" }
+
+// turn runs turn.lua.
+func (q *Queue) turn(ctx context.Context, c *turnCall, notice func(error)) (turnReply, error) {
+	message, err := q.repeat(ctx, q.scripts.turn, q.scripts.turnKeys, c.args, notice, c.reached)
 	if err != nil {
 		return turnReply{}, err
 	}
+	return q.readTurn(c, message)
+}
+
+// readTurn reads the reply of turn.lua.
+func (q *Queue) readTurn(c *turnCall, message rueidis.RedisMessage) (turnReply, error) {
 	values, err := message.AsStrSlice()
-	if err != nil || len(values) < 3 || len(values)%2 != 1 || len(values[0]) != len(outcomes) {
+	if err != nil || len(values) < 3 || len(values)%2 != 1 || len(values[0]) != len(c.outcomes) {
 		return turnReply{}, fmt.Errorf("turn script: unexpected reply of %d values: %w", len(values), err)
 	}
-	reply := turnReply{verdicts: make([]verdict, len(outcomes)), more: values[1] == "1", claim: claim}
-	other := plain
-	plain = 0
-	for i := range outcomes { // the plain ones came first
+	reply := turnReply{verdicts: make([]verdict, len(c.outcomes)), more: values[1] == "1", claim: c.claim}
+	plain, other := 0, c.plain
+	for i := range c.outcomes { // the plain ones came first
 		at := &other
-		if outcomes[i].what == turnPlain {
+		if c.outcomes[i].what == turnPlain {
 			at = &plain
 		}
 		reply.verdicts[i] = verdict(values[0][*at])

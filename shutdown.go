@@ -45,11 +45,20 @@ func (w *worker) endGrace() {
 // with the last outcomes.
 func (w *worker) handBack() error {
 	w.leaving = true
-	for w.undecided() {
+	for w.undecided() || w.flying() {
 		select {
 		case e := <-w.ends:
 			w.note(e)
+		case f := <-w.landed:
+			if err := w.land(f); err != nil {
+				return err
+			}
 		case <-w.hard.Done():
+			if w.flying() {
+				if err := w.land(<-w.landed); err != nil {
+					return err
+				}
+			}
 		}
 	}
 	w.mu.Lock()
@@ -62,7 +71,10 @@ func (w *worker) handBack() error {
 	w.mu.Unlock()
 	w.finishing = append(w.finishing, back...)
 	for len(w.finishing) > 0 {
-		if err := w.turn(); err != nil {
+		f := w.turns[0]
+		w.load(f)
+		w.perform(f)
+		if err := w.land(f); err != nil {
 			return err
 		}
 	}

@@ -76,8 +76,9 @@ func (q *Queue) failStalled(ctx context.Context, c claimed, notify func(func()))
 	}
 	var reply turnReply
 	err = q.control.serialized(ctx, func() error {
+		call := q.prepareTurn(&q.control, q.token, 0, 0, []turnOutcome{e.call})
 		var err error
-		reply, err = q.turn(ctx, &q.control, q.token, 0, 0, []turnOutcome{e.call}, nil)
+		reply, err = q.turn(ctx, &call, nil)
 		return err
 	})
 	if err == nil && reply.verdicts[0] == recorded && e.outcome != nil {

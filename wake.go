@@ -7,63 +7,83 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// wake blocks on Redis while nothing is waiting, and tells the loop when
-// something is. BLMOVE from the end of the list to the same end takes nothing:
-// so nothing is lost if the reply is, or if the worker stops meanwhile.
-func (w *worker) wake(ctx context.Context) {
-	pooled := false // the connection went back to the client's pool
-	defer func() {  //nolint:contextcheck // ctx has ended
-		if pooled {
-			w.q.hangUp()
-		}
-	}()
-	var wait pause
-	for {
-		select {
-		case <-w.arm:
-		case <-ctx.Done():
-			return
-		}
-		for waiting := false; !waiting; {
-			var err error
-			waiting, err = w.q.block(ctx)
-			if pooled = err == nil; !pooled {
-				if ctx.Err() != nil {
-					return
-				}
-				// A server that is out of memory, or denies the command, may still
-				// let jobs be claimed: so the loop looks.
-				w.q.report(err, "wait for jobs")
-				sleep(ctx, wait.next())
-				break
-			}
-			wait = pause{}
-		}
-		select {
-		case w.woke <- struct{}{}:
-		default:
-		}
-	}
-}
+// While nothing is waiting, a worker that has a free slot keeps one call standing at
+// Redis: a command that blocks until there is a job, and right behind it, on the same
+// connection, a turn that claims one. Redis runs the turn as soon as the command
+// ends, so a job that is saved is on its way to the worker at once: the worker hears
+// of it and has it in one answer.
+//
+// The command is BLMOVE from the end of waiting to the same end, which takes nothing:
+// nothing is lost if the connection is. The turn has a name, as all turns have: if its
+// reply does not come, it is made again, and gives what it claimed. It claims one job,
+// not as many as slots are free, so that a machine that vanishes without a word keeps
+// no more than that from others until the stall check.
 
 // blockTime is how long one blocking command waits. A worker that waits at a
 // master that was demoted notices after this time at the latest.
 const blockTime = 2 * time.Second
 
-// block waits until a job is waiting, or for blockTime.
-func (q *Queue) block(ctx context.Context) (bool, error) {
-	ctx, cancel := context.WithTimeout(ctx, blockTime+attemptTimeout)
-	defer cancel()
-	command := q.client.B().Blmove().Source(q.keys.waiting).Destination(q.keys.waiting).Right().Right().
-		Timeout(blockTime.Seconds()).Build()
-	err := q.client.Do(ctx, command).Error()
-	if rueidis.IsRedisNil(err) {
-		return false, nil
-	}
-	return err == nil, err
+// mayWait tells whether to let a call wait for jobs.
+func (w *worker) mayWait() bool {
+	return !w.drain && !w.leaving && !w.hungry && w.free() > 0 && !w.waiting()
 }
 
-// hangUp closes the connection that block left in the client's pool. The client
+// wait has a call wait for jobs.
+func (w *worker) wait() {
+	f := w.standing
+	f.aloft, f.want, f.began, f.lease = true, 1, time.Now(), w.q.config.StallInterval
+	w.asked += f.want
+	f.call = w.q.prepareTurn(&f.lane, w.token, f.lease, -f.want, nil)
+	w.flights.Go(func() {
+		w.stand(f)
+		w.landed <- f
+	})
+}
+
+// stand makes the call. When the worker is to stop, it ends it, and finds out what it
+// had claimed.
+func (w *worker) stand(f *flight) {
+	blocked, message, err := w.q.turnOnceWaiting(w.soft, &f.call)
+	if err == nil {
+		f.reply, f.err = w.q.readTurn(&f.call, message)
+	} else {
+		f.call.reached = !neverReached(err)
+		if w.soft.Err() != nil {
+			f.call.claimNothing()
+		}
+		w.perform(f)
+	}
+	f.pooled = blocked == nil
+	switch {
+	case blocked == nil:
+		f.refused = pause{}
+	case w.soft.Err() == nil:
+		// A server that is out of memory, or denies the command, may still let jobs be
+		// claimed: so the loop goes on, if not at once.
+		w.q.report(blocked, "wait for jobs")
+		if len(f.reply.jobs) == 0 {
+			sleep(w.soft, f.refused.next())
+		}
+	}
+}
+
+// turnOnceWaiting waits until a job is waiting, or for blockTime, and then runs a
+// turn. It gives what is wrong with the one and with the other.
+func (q *Queue) turnOnceWaiting(ctx context.Context, c *turnCall) (blocked error, message rueidis.RedisMessage, err error) {
+	ctx, cancel := context.WithTimeout(ctx, blockTime+attemptTimeout)
+	defer cancel()
+	b := q.client.B()
+	results := q.client.DoMulti(ctx,
+		b.Blmove().Source(q.keys.waiting).Destination(q.keys.waiting).Right().Right().Timeout(blockTime.Seconds()).Build(),
+		b.Evalsha().Sha1(q.scripts.turnSHA).Numkeys(int64(len(q.scripts.turnKeys))).Key(q.scripts.turnKeys...).Arg(c.args...).Build())
+	if blocked = results[0].Error(); rueidis.IsRedisNil(blocked) {
+		blocked = nil
+	}
+	message, err = results[1].ToMessage()
+	return blocked, message, err
+}
+
+// hangUp closes the connection that the waiting left in the client's pool. The client
 // of a cluster takes it from there with the first command.
 func (q *Queue) hangUp() {
 	conn, _ := q.client.Dedicate()

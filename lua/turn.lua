@@ -4,9 +4,10 @@
 -- KEYS: calls jobs waiting active owners workers stalling stalls succeeded
 --       failed delayed reasons events earlierDelayed
 -- ARGV: lane, sequence number, worker's token, length of its lease in ms ('' leaves
---       it as it is, 0 ends it), how many jobs to claim, how often a job may be
---       taken back from a lost worker (negative: no limit), how many plain
---       successes follow, '1' to publish them
+--       it as it is, 0 ends it), how many jobs to claim (negative: so many, but only
+--       if the worker has made turns before), how often a job may be taken back from a
+--       lost worker (negative: no limit), how many plain successes follow, '1' to
+--       publish them
 --   for each plain success, whose record changes in its status and result alone:
 --     id, the claim it was run under, where `"status":` is in the record (from 1),
 --     its result ('' for none)
@@ -21,7 +22,7 @@
 --                left as it is
 --     returned   handed back, to                   ms; '0' for the front of
 --                be run again                      waiting
--- Returns {verdicts, '1' if more may be waiting, why events could not be
+-- Returns {verdicts, '1' if more are waiting, why events could not be
 -- published or '', id, record, id, record, ...}.
 -- Verdicts has a letter for each outcome: y recorded; l lost, another worker has
 -- or had the job; g gone, the job was removed; c a plain success whose record is
@@ -61,14 +62,21 @@ if answer then
   return reply
 end
 
+-- A turn that has stood behind a blocking command may find the queue destroyed, and
+-- made anew: then its worker may have gone long ago, and must not get jobs.
+if want < 0 then
+  if call('HEXISTS', KEYS[1], token .. ':turn0') == 0 then return { '', '1', '' } end
+  want = -want
+end
+
 -- A key of the wrong type must fail before anything is written. So everything is
 -- read first, but for `succeeded`, whose error is dealt with where it comes, and
 -- `stalling`, where it does no harm.
 local ids = {}
 for i = 1, plain do ids[i] = ARGV[firstPlain + (i - 1) * plainWidth] end
-local coming = want > 0 and call('LRANGE', waiting, -want, -1)
-local arrived = coming and #coming or 0
-for i = 1, arrived do ids[plain + i] = coming[arrived + 1 - i] end
+local coming = want > 0 and call('LRANGE', waiting, -want - 1, -1) or {} -- and one more, to know whether there is
+local arrived = math.min(want, #coming)
+for i = 1, arrived do ids[plain + i] = coming[#coming + 1 - i] end
 local stored = plain + arrived > 0 and call('HMGET', jobs, unpack(ids))
 for i = 1, others do ids[plain + arrived + i] = ARGV[first + (i - 1) * width] end
 
@@ -223,9 +231,8 @@ end
 -- that is active, which must not run twice at once. What would make the reply too
 -- large is left for the next.
 local enough = 4 * 1024 * 1024
-local reply, more = { '', '0', '' }, '0'
+local reply, more = { '', '0', '' }, #coming > want and '1' or '0'
 if arrived > 0 then
-  if arrived == want then more = '1' end
   local risks, aside
   if stalled > 0 then
     -- A job on its last chance will be failed if its worker is lost once more. Two

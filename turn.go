@@ -1,0 +1,292 @@
+package beequeue
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"strconv"
+	"time"
+)
+
+// A flight is one lane of a worker's calls of turn.lua, outcomes in and jobs out,
+// and the call that is under way in it.
+type flight struct {
+	lane    lane
+	aloft   bool          // a call is under way
+	shared  bool          // and another was at the same time
+	batch   []ending      // the outcomes it carries
+	results []turnOutcome // the same, as the script takes them
+	want    int           // slots it may fill
+	lease   time.Duration // what it makes of the lease, see prepareTurn
+	began   time.Time
+	call    turnCall
+	reply   turnReply
+	err     error
+	refused pause // between calls that Redis refuses
+	pooled  bool  // the connection it waited on went back to the client's pool
+}
+
+// turnLanes is how many turns a worker may have under way: with two, Redis works on
+// one while the jobs of the other run.
+const turnLanes = 2
+
+// overlapFrom is the concurrency from which a worker has that many. Two small turns
+// cost Redis more than one large.
+const overlapFrom = 8
+
+// initFlights makes the worker's lanes. Their calls are numbered in one row, so that
+// a number names a claim.
+func (w *worker) initFlights() {
+	var numbers uint64
+	open := func(name string) *flight {
+		f := &flight{lane: newLane(w.token, name)}
+		f.lane.numbers = &numbers
+		return f
+	}
+	w.turns = append(w.turns, open("turn0")) // which lua/turn.lua knows the worker by
+	for i := 1; i < turnLanes && w.size >= overlapFrom; i++ {
+		w.turns = append(w.turns, open("turn"+strconv.Itoa(i)))
+	}
+	w.standing = open("wait")
+}
+
+// free is how many more jobs the worker may claim.
+func (w *worker) free() int { return w.size - w.busy - w.asked }
+
+// mayClaim tells whether there may be jobs to claim.
+func (w *worker) mayClaim(least int) bool {
+	return w.hungry && !w.leaving && w.free() >= least
+}
+
+// nextTurn gives the lane for another turn, or nil if none is due now. A turn beside
+// another one has to be worth it.
+func (w *worker) nextTurn() *flight {
+	var grounded *flight
+	least := 1
+	for _, f := range w.turns {
+		if f.aloft {
+			least = max(1, w.size/(2*turnLanes))
+		} else {
+			grounded = f
+		}
+	}
+	if len(w.finishing) >= least || w.mayClaim(least) {
+		return grounded
+	}
+	return nil
+}
+
+// turn makes a call. It returns an error only if the worker has run out of time.
+func (w *worker) turn(f *flight) error {
+	w.load(f)
+	if len(w.turns) == 1 {
+		w.perform(f)
+		return w.land(f)
+	}
+	w.flights.Go(func() {
+		w.perform(f)
+		w.landed <- f
+	})
+	return nil
+}
+
+// A turn takes at most this many outcomes and claims at most as many jobs, which
+// keeps scripts short and within what Lua's unpack takes. It stops taking outcomes
+// at turnBytes; lua/turn.lua has the like for claims.
+const (
+	turnMost  = 500
+	turnBytes = 1 << 20
+)
+
+// leasePart says how old a lease may get, as a part of its length, before a lane
+// renews it along with its other work. The heartbeat renews it besides.
+const leasePart = 6
+
+// load prepares the lane's next call.
+func (w *worker) load(f *flight) {
+	n, size := 0, 0
+	for n < len(w.finishing) && n < turnMost && size < turnBytes {
+		e := &w.finishing[n]
+		size += len(e.call.text) + len(e.call.event)
+		if e.call.what == turnPlain {
+			size += len(e.run.record) // which the script reads and writes
+		}
+		n++
+	}
+	f.want = 0
+	if !w.leaving {
+		share := (w.size + len(w.turns) - 1) / len(w.turns)
+		f.want = min(w.free(), share, turnMost)
+	}
+	f.began, f.lease = time.Now(), -1
+	if f.began.Sub(f.lane.renewed) > min(w.q.config.StallInterval/leasePart, renewal) {
+		f.lease = w.q.config.StallInterval
+	}
+	alone := !w.waiting()
+	f.aloft, f.shared = true, false
+	for _, other := range w.turns {
+		if other != f && other.aloft {
+			f.shared, other.shared, alone = true, true, false
+		}
+	}
+	if w.leaving && alone && n == len(w.finishing) && (w.busy == 0 || isDone(w.over)) {
+		f.lease = 0
+	}
+	if n == len(w.finishing) {
+		f.batch, w.finishing = w.finishing, f.batch[:0]
+	} else {
+		f.batch = append(f.batch[:0], w.finishing[:n]...)
+		rest := copy(w.finishing, w.finishing[n:])
+		clear(w.finishing[rest:])
+		w.finishing = w.finishing[:rest]
+	}
+	f.results = f.results[:0]
+	for i := range f.batch {
+		if f.lease == 0 && f.batch[i].call.what == turnPlain {
+			f.batch[i].call = f.batch[i].whole(w.q) // there must be nothing left to do without a lease
+		}
+		f.results = append(f.results, f.batch[i].call)
+	}
+	w.asked += f.want
+	f.call = w.q.prepareTurn(&f.lane, w.token, f.lease, f.want, f.results)
+}
+
+// perform makes the call that is prepared.
+func (w *worker) perform(f *flight) {
+	notice := func(err error) { w.q.report(err, "record and claim jobs") }
+	f.reply, f.err = w.q.turn(w.hard, &f.call, notice)
+	if f.err == nil {
+		f.refused = pause{}
+	} else if w.hard.Err() == nil {
+		// A refusal, which changed nothing: what is wrong may be put right.
+		notice(f.err)
+		sleep(w.hard, f.refused.next())
+	}
+}
+
+// land deals with the reply. It returns an error only if the worker has run out of
+// time.
+func (w *worker) land(f *flight) error {
+	f.aloft = false
+	w.asked -= f.want
+	clear(f.call.args) // of what they hold
+	clear(f.results)
+	if f.err != nil {
+		w.finishing = append(w.finishing, f.batch...)
+		clear(f.batch)
+		if w.hard.Err() != nil {
+			return w.crash(f.err)
+		}
+		return nil
+	}
+	if f.lease > 0 {
+		f.lane.renewed = f.began
+	}
+	for i := range f.batch {
+		w.conclude(&f.batch[i], f.reply.verdicts[i])
+	}
+	clear(f.batch)
+	if len(w.news) > 0 {
+		w.notices.line <- w.news
+		w.news = nil
+	}
+	for _, job := range f.reply.jobs {
+		w.begin(job, f.reply.claim)
+	}
+	if len(f.reply.jobs) > 0 {
+		runtime.Gosched() // handlers that take no time are done for the next call
+	}
+	switch {
+	case f.reply.more:
+		w.hungry = true
+	case f.want > 0 && !f.shared && f != w.standing:
+		w.hungry = false
+	}
+	f.reply = turnReply{}
+	return nil
+}
+
+// crash ends a worker that is out of time: its calls got no answer.
+func (w *worker) crash(err error) error {
+	for w.flying() {
+		if f := <-w.landed; f.err != nil {
+			f.aloft = false
+			w.finishing = append(w.finishing, f.batch...)
+		} else if err := w.land(f); err != nil {
+			return err
+		}
+	}
+	if len(w.finishing) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%w: what became of jobs %s could not be recorded: %w", ErrUnfinished, names(w.finishing), err)
+}
+
+// flying tells whether a call is under way.
+func (w *worker) flying() bool {
+	for _, f := range w.turns {
+		if f.aloft {
+			return true
+		}
+	}
+	return w.waiting()
+}
+
+// waiting tells whether the call that waits for jobs is under way.
+func (w *worker) waiting() bool { return w.standing.aloft }
+
+// conclude deals with the verdict on one outcome.
+func (w *worker) conclude(e *ending, v verdict) {
+	id := e.call.id
+	if v == changed {
+		e.call = e.whole(w.q)
+		w.finishing = append(w.finishing, *e)
+		return
+	}
+	if e.run != nil {
+		w.mu.Lock()
+		if w.runs[id] == e.run {
+			delete(w.runs, id)
+		}
+		w.mu.Unlock()
+	}
+	switch {
+	case v == gone:
+		w.q.report(fmt.Errorf("%w: it was removed while it ran", ErrOwnershipLost), "job %q", id)
+	case v != recorded:
+		w.q.report(fmt.Errorf("%w: it was taken back while it ran", ErrOwnershipLost), "job %q", id)
+	case e.outcome != nil:
+		w.news = append(w.news, notice{job: e.job, outcome: e.outcome})
+	}
+}
+
+// putAside is how long a job waits that this worker cannot run yet because an
+// earlier run of it has not returned. Another worker may take it then.
+const putAside = time.Second
+
+// begin starts the run of a claimed job. What cannot or must not run goes into
+// the next call's outcomes.
+func (w *worker) begin(c claimed, claim string) {
+	back := turnOutcome{id: c.id, claim: claim, what: turnReturned}
+	if w.here[c.id] != nil {
+		back.delay = putAside
+		w.finishing = append(w.finishing, ending{call: back})
+		return
+	}
+	r := &run{id: c.id, record: c.record, claim: claim}
+	r.ctx, r.cancel = context.WithCancelCause(w.values)
+
+	w.mu.Lock()
+	if w.late || w.soft.Err() != nil {
+		w.mu.Unlock()
+		r.cancel(ErrClosed)
+		w.finishing = append(w.finishing, ending{call: back})
+		return
+	}
+	w.runs[c.id] = r
+	w.mu.Unlock()
+	w.here[c.id] = r
+	w.busy++
+	w.handlers.Add(1)
+	go w.execute(r)
+}
