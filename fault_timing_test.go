@@ -159,6 +159,7 @@ func TestFaultWrongType(t *testing.T) {
 			}
 			keys, err := client.Do(faultContext(t), client.B().Keys().Pattern("*").Build()).AsStrSlice()
 			require.NoError(t, err)
+			keys = slices.DeleteFunc(keys, func(k string) bool { return k == q.KeyPrefix()+"id" }) // a number may be used up
 			require.Equal(t, []string{q.KeyPrefix() + key}, keys, "what is there after saves that failed")
 
 			starts := faultStarts(w)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strconv"
 	"sync"
@@ -35,8 +36,8 @@ func (j *Job) Save(ctx context.Context) error {
 	return nil
 }
 
-// SaveAll stores jobs, in order, in as few calls as it can: one for some
-// hundreds of jobs. All jobs that can be saved are; if some cannot, the error
+// SaveAll stores jobs, in order, in as few calls as it can: one for up
+// to a thousand jobs. All jobs that can be saved are; if some cannot, the error
 // wraps a *SaveAllError with the error of each, as Save would have returned it.
 // A job that is in jobs twice is saved once. Try again with the jobs in
 // SaveAllError.Errors only: the others would be duplicates, or run again.
@@ -59,6 +60,7 @@ type saver struct {
 	stopped bool  // Close has begun: nothing more gets in line
 	trouble error // why the call under way has no reply yet
 
+	timers   sync.Pool // of callers, who are many
 	flushers sync.WaitGroup
 	life     context.Context //nolint:containedctx // ends calls that nobody waits for any more
 	endLife  context.CancelCauseFunc
@@ -71,7 +73,7 @@ const saveLanes = 2
 
 // A call takes at most this many jobs, and stops taking at this many bytes.
 const (
-	saveMost  = 500
+	saveMost  = 1000
 	saveBytes = 1 << 20
 )
 
@@ -126,6 +128,7 @@ func (i *saveItem) settle(err error) {
 
 func (s *saver) init(q *Queue) {
 	s.q = q
+	s.timers.New = func() any { return time.NewTimer(time.Hour) }
 	s.life, s.endLife = context.WithCancelCause(context.Background())
 	for i := range saveLanes {
 		l := newLane(q.token, "save"+strconv.Itoa(i))
@@ -267,24 +270,19 @@ func (s *saver) flush(l *lane) {
 		if batch == nil {
 			return
 		}
-		now, renew := time.Now(), ""
-		if now.Sub(l.renewed) > renewal {
-			renew = "1"
-		}
-		args := append(l.next(), renew)
-		for _, item := range batch {
-			args = append(args, item.id, item.record, item.due)
-		}
-		l.args = args
+		now := time.Now()
+		renew := now.Sub(l.renewed) > renewal
+		args := prepareSave(l, batch, renew)
 		// Nobody's context: callers come and go while the call is repeated.
 		ctx, cancel := context.WithTimeout(s.life, callRetention/2)
-		replies, err := s.q.saveJobs(ctx, args, s.note)
+		replies, err := s.q.saveJobs(ctx, args, len(batch), s.note)
 		cancel()
 		clear(args) // of what they hold
-		if err == nil && renew != "" {
+		if err == nil && renew {
 			l.renewed = now
 		}
 		s.settle(batch, replies, err)
+		runtime.Gosched() // callers that save one job after the other have their next in the next call
 	}
 }
 
@@ -352,8 +350,12 @@ func (s *saver) settle(batch []*saveItem, replies []saveReply, err error) {
 func (s *saver) wait(ctx context.Context, group *saveGroup) (cause error) {
 	var limit <-chan time.Time
 	if _, ok := ctx.Deadline(); !ok {
-		timer := time.NewTimer(s.q.config.CallTimeout)
-		defer timer.Stop()
+		timer, _ := s.timers.Get().(*time.Timer)
+		timer.Reset(s.q.config.CallTimeout)
+		defer func() {
+			timer.Stop()
+			s.timers.Put(timer)
+		}()
 		limit = timer.C
 	}
 	select {

@@ -6,6 +6,7 @@ import (
 	"embed"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -72,18 +73,37 @@ func luaSource(name string) string {
 // A call is never repeated that long after its first try.
 const callRetention = time.Hour
 
-// saveArgs is how many arguments of save.lua come before those of the jobs.
-const saveArgs = 3
-
 // saveReply is what became of one job of a save.
 type saveReply struct {
 	id        string // the automatic id, or "" if it was saved under its own
 	duplicate bool
 }
 
-// saveJobs runs save.lua. args are a lane's, whether to renew its time, and three for
-// each job.
-func (q *Queue) saveJobs(ctx context.Context, args []string, notice func(error)) ([]saveReply, error) {
+// prepareSave makes the lane's next call of save.lua. Jobs that get automatic ids and
+// are not delayed need no more than their records.
+func prepareSave(l *lane, batch []*saveItem, renew bool) []string {
+	special := func(item *saveItem) bool { return item.id != "" || item.due != "" }
+	plain, renewal := "1", ""
+	if slices.ContainsFunc(batch, special) {
+		plain = ""
+	}
+	if renew {
+		renewal = "1"
+	}
+	args := append(l.next(), renewal, plain)
+	for _, item := range batch {
+		if plain != "" {
+			args = append(args, item.record)
+		} else {
+			args = append(args, item.id, item.record, item.due)
+		}
+	}
+	l.args = args
+	return args
+}
+
+// saveJobs runs save.lua for n jobs.
+func (q *Queue) saveJobs(ctx context.Context, args []string, n int, notice func(error)) ([]saveReply, error) {
 	message, err := q.run(ctx, q.scripts.save, q.scripts.saveKeys, args, notice)
 	if err != nil {
 		return nil, err
@@ -92,7 +112,7 @@ func (q *Queue) saveJobs(ctx context.Context, args []string, notice func(error))
 	if err != nil {
 		return nil, fmt.Errorf("save script: %w", err)
 	}
-	replies := make([]saveReply, (len(args)-saveArgs)/3)
+	replies := make([]saveReply, n)
 	if first, ok := strings.CutPrefix(answer, "="); ok {
 		id, err := strconv.ParseInt(first, 10, 64)
 		if err != nil {
