@@ -18,7 +18,14 @@ import (
 type hub struct {
 	q *Queue
 
+	// What a Save notes, so that a Wait after it knows whether it has heard all since:
+	session atomic.Uint64 // numbers the subscriptions of events; 0 while there is none
+	heard   atomic.Uint64 // ends of jobs heard
+
 	mu        sync.Mutex
+	sessions  uint64              // the last session's number
+	ends      []event             // the last ends heard, in a ring
+	used      bool                // somebody has begun to listen lately
 	wanted    map[string]int      // channel -> how many listen
 	on        map[string]bool     // channels that are subscribed
 	watches   map[string][]*watch // by job id
@@ -26,17 +33,32 @@ type hub struct {
 	running   bool
 	listening bool // an OnJob callback was set
 
-	kick  chan struct{} // wanted has changed
+	kick  chan struct{} // something is wanted that is not on
 	inbox chan message
 	gap   atomic.Bool // messages were dropped
 }
 
 // message is one Pub/Sub message on its way from the connection's reader, which
 // must not block, to the dispatcher.
-type message struct{ channel, payload string }
+type message struct {
+	channel, payload string
+	event            event // that it is, unless err says why not
+	err              error
+}
 
-// hubLinger is how long the connection is kept when nobody listens any more.
-const hubLinger = 10 * time.Second
+// hubLinger is how long the connection is kept when nobody listens any more, and
+// at most as long again.
+const hubLinger = 5 * time.Second
+
+// hubEnds is how many ends of jobs are kept for a Wait that begins after its job has
+// ended. One with a large result is not kept whole.
+const (
+	hubEnds    = 512
+	hubEndMost = 4096
+)
+
+// mark is a place in what the hub hears. Its zero value is none.
+type mark struct{ session, heard uint64 }
 
 // watch is one Job.Watch.
 type watch struct {
@@ -73,13 +95,24 @@ func (h *hub) hears() bool {
 	return h.on[h.q.keys.events]
 }
 
-// watch subscribes for one job. The watch looks at the job's state as soon as
-// the subscription stands.
-func (h *hub) watch(id string) *watch {
+// mark gives the place in what the hub hears before a job is saved. What becomes of
+// the job is heard after it.
+func (h *hub) mark() mark {
+	session := h.session.Load()
+	if session == 0 {
+		return mark{}
+	}
+	return mark{session, h.heard.Load()}
+}
+
+// watch subscribes for one job. The watch looks at the job's state as soon as the
+// subscription stands, unless all that was said of the job since it was saved has
+// been heard.
+func (h *hub) watch(id string, saved mark) *watch {
 	w := &watch{id: id, events: make(chan event, 64), end: make(chan event, 1), look: make(chan struct{}, 1)}
 	h.mu.Lock()
 	h.watches[id] = append(h.watches[id], w)
-	if h.on[h.q.keys.events] {
+	if h.on[h.q.keys.events] && !h.recall(w, saved) {
 		w.nudge()
 	}
 	h.mu.Unlock()
@@ -107,13 +140,47 @@ func (h *hub) want(channel string, change int) {
 	if h.wanted[channel] += change; h.wanted[channel] == 0 {
 		delete(h.wanted, channel)
 	}
+	h.used = h.used || change > 0
 	if !h.running && len(h.wanted) > 0 {
 		h.running = h.q.spawn(func() { h.run(h.q.life) })
+	}
+	if change < 0 || h.on[channel] {
+		return // subscribe finds out what is not wanted any more
 	}
 	select {
 	case h.kick <- struct{}{}:
 	default:
 	}
+}
+
+// recall tells a watch of the job's end if that was heard since the mark. It reports
+// whether all that was said since was heard. The caller has the lock.
+func (h *hub) recall(w *watch, from mark) bool {
+	heard := h.heard.Load()
+	if from.session == 0 || from.session != h.session.Load() || heard-from.heard > hubEnds {
+		return false
+	}
+	for i := from.heard; i < heard; i++ {
+		if e := h.ends[i%hubEnds]; e.ID == w.id {
+			if e.Name == "" { // it was too large
+				return false
+			}
+			w.tell(e)
+		}
+	}
+	return true
+}
+
+// keep remembers the end of a job. The caller has the lock.
+func (h *hub) keep(e event) {
+	if h.ends == nil {
+		h.ends = make([]event, hubEnds)
+	}
+	if len(e.Data) > hubEndMost {
+		e = event{ID: e.ID}
+	}
+	h.ends[h.heard.Load()%hubEnds] = e
+	h.heard.Add(1)
 }
 
 // run keeps the subscription until nobody listens.
@@ -126,9 +193,10 @@ func (h *hub) run(ctx context.Context) {
 
 	var wait pause
 	for {
-		err := h.session(ctx, func() { wait = pause{} })
+		err := h.subscribe(ctx, func() { wait = pause{} })
 		h.mu.Lock()
 		clear(h.on)
+		h.session.Store(0)
 		h.mu.Unlock()
 		if ctx.Err() != nil {
 			return
@@ -156,9 +224,9 @@ func (h *hub) rest() bool {
 	return !h.running
 }
 
-// session subscribes on a new connection, and keeps what is subscribed in step
+// subscribe subscribes on a new connection, and keeps what is subscribed in step
 // with what is wanted until the connection breaks.
-func (h *hub) session(ctx context.Context, subscribed func()) error {
+func (h *hub) subscribe(ctx context.Context, subscribed func()) error {
 	conn, release := h.q.dedicate(ctx)
 	if conn == nil {
 		return ctx.Err()
@@ -166,19 +234,13 @@ func (h *hub) session(ctx context.Context, subscribed func()) error {
 	defer release()
 	defer conn.Close()
 	broken := conn.SetPubSubHooks(rueidis.PubSubHooks{OnMessage: h.receive})
-	quiet := time.NewTimer(hubLinger)
-	defer quiet.Stop()
+	tick := time.NewTicker(hubLinger)
+	defer tick.Stop()
 	for {
-		wanted, err := h.adjust(ctx, conn)
-		if err != nil {
+		if err := h.adjust(ctx, conn); err != nil {
 			return err
 		}
 		subscribed()
-		var linger <-chan time.Time
-		if wanted == 0 {
-			quiet.Reset(hubLinger)
-			linger = quiet.C
-		}
 		select {
 		case err := <-broken:
 			if err == nil {
@@ -186,12 +248,23 @@ func (h *hub) session(ctx context.Context, subscribed func()) error {
 			}
 			return err
 		case <-h.kick:
-		case <-linger:
-			return errNobodyListens
+		case <-tick.C:
+			if !h.inUse() {
+				return errNobodyListens
+			}
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
+}
+
+// inUse tells whether somebody listens or has begun to since it was last asked.
+func (h *hub) inUse() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	used := h.used
+	h.used = false
+	return used || len(h.wanted) > 0
 }
 
 // dedicate gives a connection of the hub's own, or nil if ctx ended first. The
@@ -220,24 +293,27 @@ func (q *Queue) dedicate(ctx context.Context) (rueidis.DedicatedClient, func()) 
 	}
 }
 
-// adjust subscribes to what is wanted and not on yet, and the reverse, and gives
-// the number of channels wanted. What was said on a channel before it was
-// subscribed is missed: so everybody looks.
-func (h *hub) adjust(ctx context.Context, conn rueidis.DedicatedClient) (int, error) {
+// adjust subscribes to what is wanted and not on yet, and the reverse. What was said
+// on a channel before it was subscribed is missed: so everybody looks.
+func (h *hub) adjust(ctx context.Context, conn rueidis.DedicatedClient) error {
 	for {
-		wanted, add, drop := h.difference()
+		add, drop := h.difference()
 		if len(add) == 0 && len(drop) == 0 {
-			return wanted, nil
+			return nil
 		}
 		try, cancel := context.WithTimeout(ctx, attemptTimeout)
 		err := h.change(try, conn, add, drop)
 		cancel()
 		if err != nil {
-			return 0, err
+			return err
 		}
 		h.mu.Lock()
 		for _, channel := range add {
 			h.on[channel] = true
+			if channel == h.q.keys.events {
+				h.sessions++
+				h.session.Store(h.sessions)
+			}
 		}
 		h.mu.Unlock()
 		if len(add) > 0 {
@@ -249,7 +325,7 @@ func (h *hub) adjust(ctx context.Context, conn rueidis.DedicatedClient) (int, er
 // difference compares what is wanted with what is on. A channel to drop counts
 // as off at once: who comes meanwhile has it subscribed again. While nothing is
 // wanted at all, everything stays as it is, for somebody may come soon.
-func (h *hub) difference() (wanted int, add, drop []string) {
+func (h *hub) difference() (add, drop []string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for channel := range h.wanted {
@@ -261,9 +337,12 @@ func (h *hub) difference() (wanted int, add, drop []string) {
 		if len(h.wanted) > 0 && h.wanted[channel] == 0 {
 			drop = append(drop, channel)
 			delete(h.on, channel)
+			if channel == h.q.keys.events {
+				h.session.Store(0)
+			}
 		}
 	}
-	return len(h.wanted), add, drop
+	return add, drop
 }
 
 func (h *hub) change(ctx context.Context, conn rueidis.DedicatedClient, add, drop []string) error {
@@ -278,13 +357,34 @@ func (h *hub) change(ctx context.Context, conn rueidis.DedicatedClient, add, dro
 	return nil
 }
 
-// receive takes a message off the connection. It must not block.
-func (h *hub) receive(m rueidis.PubSubMessage) {
+// receive takes a message off the connection. It must not block. Watches hear of it
+// at once, callbacks by way of the dispatcher.
+func (h *hub) receive(pub rueidis.PubSubMessage) {
+	m := message{channel: pub.Channel, payload: pub.Message}
+	if m.channel == h.q.keys.events {
+		if m.event, m.err = decodeEvent(m.payload); m.err == nil && !h.tell(m.event) {
+			return
+		}
+	}
 	select {
-	case h.inbox <- message{m.Channel, m.Message}:
+	case h.inbox <- m:
 	default:
 		h.gap.Store(true)
 	}
+}
+
+// tell tells the watches of an event, and reports whether there are callbacks that
+// want to hear of it as well.
+func (h *hub) tell(e event) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if e.ended() {
+		h.keep(e)
+	}
+	for _, w := range h.watches[e.ID] {
+		w.tell(e)
+	}
+	return h.listening
 }
 
 // dispatch hands messages to those who listen.
@@ -318,17 +418,11 @@ func (h *hub) deliver(m message) {
 		}
 		return
 	}
-	e, err := decodeEvent(m.payload)
-	if err != nil {
-		h.malformed(m, err.Error())
+	if m.err != nil {
+		h.malformed(m, m.err.Error())
 		return
 	}
-	h.mu.Lock()
-	for _, w := range h.watches[e.ID] {
-		w.tell(e)
-	}
-	h.mu.Unlock()
-	h.q.callbacks.fireEvent(h.q, e)
+	h.q.callbacks.fireEvent(h.q, m.event)
 }
 
 func (h *hub) malformed(m message, reason string) {
@@ -342,7 +436,7 @@ func (h *hub) malformed(m message, reason string) {
 // tell passes an event on, or has the watch look if it lags behind.
 func (w *watch) tell(e event) {
 	to := w.events
-	if e.Name == eventSucceeded || e.Name == eventFailed {
+	if e.ended() {
 		to = w.end
 	}
 	select {

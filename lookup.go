@@ -151,6 +151,7 @@ func (q *Queue) RemoveJob(ctx context.Context, id string) error {
 
 // Remove removes the job from the queue; see Queue.RemoveJob.
 func (j *Job) Remove(ctx context.Context) error {
+	j.saved = mark{} // what was heard of it counts no more
 	return j.queue.RemoveJob(ctx, j.ID)
 }
 
@@ -164,6 +165,7 @@ func (j *Job) Retry(ctx context.Context) error {
 	}
 	ctx, cancel := q.bound(ctx)
 	defer cancel()
+	j.saved = mark{} // what was heard of it counts no more
 	if err := q.retry(ctx, j.ID); err != nil {
 		return q.fault(err, "retry job %q", j.ID)
 	}

@@ -80,6 +80,7 @@ const (
 // saveItem is one job on its way.
 type saveItem struct {
 	job             *Job
+	before          mark // what the hub has heard of others
 	id, record, due string
 	group           *saveGroup
 	flight          *saveGroup // the group it was sent for
@@ -228,7 +229,7 @@ func (s *saver) fill(item *saveItem, j *Job, group *saveGroup) error {
 	case len(j.Progress) > 0 && !valid(j.Progress):
 		return fmt.Errorf("progress is not JSON: %s", excerpt(j.Progress))
 	}
-	*item = saveItem{job: j, id: j.ID, record: j.encode(), group: group}
+	*item = saveItem{job: j, before: s.q.hub.mark(), id: j.ID, record: j.encode(), group: group}
 	if due := j.Options.DelayUntil; due.After(time.Now()) {
 		item.due = strconv.FormatInt(dueMillis(due), 10)
 	}
@@ -381,8 +382,8 @@ func (s *saver) result(item *saveItem, cause error) error {
 	switch {
 	case item.settled:
 		j.save = nil
-		if item.newID != "" {
-			j.ID = item.newID
+		if j.saved = (mark{}); item.newID != "" {
+			j.ID, j.saved = item.newID, item.before
 		}
 		return item.err
 	case item.sent:

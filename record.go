@@ -408,6 +408,9 @@ type event struct {
 	unsure bool  // the job's record says nothing of a result
 }
 
+// ended tells whether it is the last of a job's events.
+func (e event) ended() bool { return e.Name == eventSucceeded || e.Name == eventFailed }
+
 // encodeEvent gives the message that tells other processes of a job. Data may
 // be nil.
 func encodeEvent(id, name string, data json.RawMessage) string {

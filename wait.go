@@ -33,8 +33,8 @@ var errNoProgress = errors.New("progress is empty")
 //
 // The error wraps ErrNotFound if there is no such job: with RemoveOnSuccess or
 // RemoveOnFailure, a job leaves nothing behind when it finishes, and only a
-// Wait that began before hears of it. Where every job is waited for, keep the
-// records, and Remove each job after its Wait.
+// Wait that began before hears of it for sure. Where every job is waited for, keep
+// the records, and Remove each job after its Wait.
 func (j *Job) Wait(ctx context.Context) (json.RawMessage, error) {
 	return j.Watch(ctx, nil)
 }
@@ -48,7 +48,7 @@ func (j *Job) Watch(ctx context.Context, f func(Event)) (json.RawMessage, error)
 	if j.ID == "" {
 		return nil, q.fault(errors.New("job is not saved"), "wait for a job")
 	}
-	e, err := q.watchJob(ctx, j.ID, func(e event) {
+	e, err := q.watchJob(ctx, j.ID, j.saved, func(e event) {
 		if f != nil {
 			f(e.public())
 		}
@@ -80,7 +80,7 @@ func (e event) public() Event {
 }
 
 // watchJob returns the event that ended the job, and passes on those before.
-func (q *Queue) watchJob(ctx context.Context, id string, pass func(event)) (event, error) {
+func (q *Queue) watchJob(ctx context.Context, id string, saved mark, pass func(event)) (event, error) {
 	if q.isClosed() {
 		return event{}, ErrClosed
 	}
@@ -91,7 +91,7 @@ func (q *Queue) watchJob(ctx context.Context, id string, pass func(event)) (even
 			return e, err
 		}
 	}
-	w := q.hub.watch(id)
+	w := q.hub.watch(id, saved)
 	defer q.hub.unwatch(w)
 	tick := time.NewTicker(watchInterval)
 	defer tick.Stop()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -67,13 +68,22 @@ func TestWaitBeforeAndAfter(t *testing.T) {
 }
 
 // Wait hears of a job whose record is removed when it ends, if it was there
-// before.
+// before, or if the queue was listening when the job was saved.
 func TestWaitWithRemoval(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, s *server) {
 		f := open(t, s, beequeue.Config{RemoveOnSuccess: true, RemoveOnFailure: true})
+		listening := false
 		for name, handler := range map[string]beequeue.Handler{"good": succeed, "bad": fail} {
 			job := f.save(name)
+			check := func(err error) {
+				t.Helper()
+				if name == "good" {
+					require.NoError(t, err)
+				} else {
+					require.ErrorContains(t, err, "failed: broken")
+				}
+			}
 			errs := make(chan error, 1)
 			go func() {
 				_, err := job.Wait(context.Background())
@@ -81,16 +91,59 @@ func TestWaitWithRemoval(t *testing.T) {
 			}()
 			f.subscribed(1)
 			drain(t, f.Queue, 1, handler)
-			err := receive(t, errs, "Wait")
-			if name == "good" {
-				require.NoError(t, err)
+			check(receive(t, errs, "Wait"))
+			_, err := job.Wait(bounded(t))
+			if listening {
+				check(err)
 			} else {
-				require.ErrorContains(t, err, "failed: broken")
+				require.ErrorIs(t, err, beequeue.ErrNotFound)
 			}
-			_, err = job.Wait(bounded(t))
-			require.ErrorIs(t, err, beequeue.ErrNotFound)
+			listening = true
 		}
 	})
+}
+
+// A Wait for a job that was saved while the queue listened does not ask Redis: it has
+// heard all that was said of the job. But for a large result, and for an id that may
+// have been in use before, it does.
+func TestWaitAsksNobody(t *testing.T) {
+	t.Parallel()
+	s := faultRedis(t)
+	client := faultClient(t, s.URL())
+	q := faultOpen(t, client, faultName(), beequeue.Config{})
+	view := &faultView{t, client, q.KeyPrefix()}
+	stop := q.process(5, func(_ context.Context, job *beequeue.Job) (any, error) { return job.Data, nil })
+	_, err := q.save("subscribes").Wait(faultContext(t))
+	require.NoError(t, err)
+	asked := func() int { return faultCalls(t, client, "sismember") } // of lookup.lua alone
+	request := func(job *beequeue.Job, early bool) (asks int) {
+		t.Helper()
+		require.NoError(t, job.Save(faultContext(t)))
+		if !early {
+			faultAwait(t, "the job to end", func() bool { return view.number("LLEN", "active")+view.number("LLEN", "waiting") == 0 })
+		}
+		before := asked()
+		result, err := job.Wait(faultContext(t))
+		require.NoError(t, err)
+		require.JSONEq(t, string(job.Data), string(result))
+		return asked() - before
+	}
+	for i := range 20 {
+		require.Zero(t, request(q.CreateJob(i), i%2 == 0))
+	}
+	require.Positive(t, request(q.CreateJob(strings.Repeat("x", 10_000)), false))
+	mine := q.CreateJob("mine").SetID("mine")
+	require.Positive(t, request(mine, false))
+	require.NoError(t, mine.Remove(faultContext(t)))
+	require.Positive(t, request(q.CreateJob("again").SetID("mine"), false))
+
+	removed := q.save(nil)
+	_, err = removed.Wait(faultContext(t))
+	require.NoError(t, err)
+	require.NoError(t, removed.Remove(faultContext(t)))
+	_, err = removed.Wait(faultContext(t))
+	require.ErrorIs(t, err, beequeue.ErrNotFound)
+	require.NoError(t, stop())
 }
 
 // An event of a failure may arrive when the job was retried by hand already: in a
