@@ -119,3 +119,27 @@ func TestDrainStopped(t *testing.T) {
 		require.Len(t, f.waiting(), 10-runs)
 	})
 }
+
+// A Drain with two turns under way ends when all is done, what was put back into
+// waiting meanwhile included.
+func TestDrainWide(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, s *server) {
+		f := open(t, s, beequeue.Config{})
+		const n = 500
+		jobs := make([]*beequeue.Job, n)
+		for i := range jobs {
+			jobs[i] = f.CreateJob(i).Retries(2)
+		}
+		require.NoError(t, f.SaveAll(bounded(t), jobs))
+		drain(t, f.Queue, 50, func(_ context.Context, job *beequeue.Job) (any, error) {
+			if job.Options.Retries > 0 {
+				return nil, errBroken
+			}
+			return nil, nil
+		})
+		counts, err := f.Counts(bounded(t))
+		require.NoError(t, err)
+		require.Equal(t, beequeue.Counts{Succeeded: n, NewestJob: n}, counts)
+	})
+}

@@ -226,3 +226,38 @@ func TestFaultOutOfMemory(t *testing.T) {
 	require.NoError(t, stop())
 	view.allSucceeded(4)
 }
+
+// A worker that has nothing to do is quiet, also after it had much to do: it waits, and
+// does not ask again and again.
+func TestFaultIdleWorkerIsQuiet(t *testing.T) {
+	for _, concurrency := range []int{1, 10, 50} {
+		t.Run(itoa(concurrency), func(t *testing.T) {
+			t.Parallel()
+			s := faultRedis(t)
+			client := faultClient(t, s.URL())
+			q := faultOpen(t, client, faultName(), beequeue.Config{})
+			view := &faultView{t, client, q.KeyPrefix()}
+			stop := q.process(concurrency, func(context.Context, *beequeue.Job) (any, error) { return nil, nil })
+			jobs := make([]*beequeue.Job, 2000)
+			for i := range jobs {
+				jobs[i] = q.CreateJob(i)
+			}
+			require.NoError(t, q.SaveAll(faultContext(t), jobs))
+			view.allSucceeded(len(jobs))
+			waits := func() bool {
+				list, err := client.Do(faultContext(t), client.B().ClientList().Build()).ToString()
+				return err == nil && faultContainsAll(list, "cmd=blmove", "flags=b")
+			}
+			faultAwait(t, "the worker to wait", waits)
+			require.NoError(t, client.Do(faultContext(t), client.B().ConfigResetstat().Build()).Error())
+			tick := time.NewTicker(3 * time.Second)
+			defer tick.Stop()
+			faultReceive(t, tick.C, "some time to pass")
+			// A wait and a turn every 2 s, a sweep and a look at the delayed jobs each
+			// interval.
+			require.Less(t, faultCalls(t, client, "evalsha"), 8)
+			require.Less(t, faultCalls(t, client, "blmove"), 4)
+			require.NoError(t, stop())
+		})
+	}
+}

@@ -62,15 +62,15 @@ func (w *worker) mayClaim(least int) bool {
 // another one has to be worth it.
 func (w *worker) nextTurn() *flight {
 	var grounded *flight
-	least := 1
+	least, alone := 1, true
 	for _, f := range w.turns {
 		if f.aloft {
-			least = max(1, w.size/(2*turnLanes))
+			least, alone = max(1, w.size/(2*turnLanes)), false
 		} else {
 			grounded = f
 		}
 	}
-	if len(w.finishing) >= least || w.mayClaim(least) {
+	if len(w.finishing) >= least || w.mayClaim(least) && (alone || !w.sated) {
 		return grounded
 	}
 	return nil
@@ -196,14 +196,24 @@ func (w *worker) land(f *flight) error {
 	if len(f.reply.jobs) > 0 {
 		runtime.Gosched() // handlers that take no time are done for the next call
 	}
-	switch {
-	case f.reply.more:
-		w.hungry = true
-	case f.want > 0 && !f.shared && f != w.standing:
-		w.hungry = false
-	}
+	w.digest(f)
 	f.reply = turnReply{}
 	return nil
+}
+
+// digest takes note of whether more jobs are waiting. That a turn found none counts if
+// it was the only one: of two, the one that was first in Redis may be last to land, and
+// what the other put back into waiting is news.
+func (w *worker) digest(f *flight) {
+	switch {
+	case f.reply.more:
+		w.hungry, w.sated = true, false
+	case f.want == 0 || f == w.standing:
+	case f.shared:
+		w.sated = true
+	default:
+		w.hungry, w.sated = false, false
+	}
 }
 
 // crash ends a worker that is out of time: its calls got no answer.
