@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -122,6 +123,8 @@ type worker struct {
 	hard    context.Context    //nolint:containedctx // ends the calls of a worker out of time
 	endHard context.CancelFunc
 
+	next     chan *run    // to goroutines that have run a handler
+	idlers   atomic.Int32 // of these, how many there are
 	handlers sync.WaitGroup
 	ended    chan struct{}
 	err      error // what the loop returned, once ended is closed
@@ -138,6 +141,7 @@ func newWorker(ctx context.Context, q *Queue, concurrency int, handler Handler, 
 		hungry:  true,
 		ends:    make(chan ending, 2*concurrency),
 		landed:  make(chan *flight, turnLanes+1),
+		next:    make(chan *run),
 		runs:    make(map[string]*run),
 		over:    make(chan struct{}),
 		ended:   make(chan struct{}),
@@ -174,9 +178,7 @@ func (w *worker) run(ctx context.Context) error { //nolint:contextcheck // as sa
 	endBeat()
 	helpers.Wait()
 	w.flights.Wait()
-	if w.standing.pooled {
-		w.q.hangUp() //nolint:contextcheck // those of the worker have ended
-	}
+	w.standing.disconnect()
 	if late := w.awaitHandlers(); err == nil {
 		err = late
 	}

@@ -215,6 +215,20 @@ func (s *saver) submit(jobs []*Job, group *saveGroup, failed map[*Job]error) []*
 
 // fill makes the item of a job.
 func (s *saver) fill(item *saveItem, j *Job, group *saveGroup) error {
+	if err := s.refuse(j); err != nil {
+		return err
+	}
+	item.job, item.id, item.group = j, j.ID, group
+	item.before = s.q.hub.mark()
+	item.record = j.encode()
+	if due := j.Options.DelayUntil; !due.IsZero() && due.After(time.Now()) {
+		item.due = strconv.FormatInt(dueMillis(due), 10)
+	}
+	return nil
+}
+
+// refuse says why a job cannot be saved at all.
+func (s *saver) refuse(j *Job) error {
 	switch {
 	case j == nil:
 		return errors.New("job is nil")
@@ -228,10 +242,6 @@ func (s *saver) fill(item *saveItem, j *Job, group *saveGroup) error {
 		return fmt.Errorf("data is not JSON: %s", excerpt(j.Data))
 	case len(j.Progress) > 0 && !valid(j.Progress):
 		return fmt.Errorf("progress is not JSON: %s", excerpt(j.Progress))
-	}
-	*item = saveItem{job: j, before: s.q.hub.mark(), id: j.ID, record: j.encode(), group: group}
-	if due := j.Options.DelayUntil; due.After(time.Now()) {
-		item.due = strconv.FormatInt(dueMillis(due), 10)
 	}
 	return nil
 }

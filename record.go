@@ -23,17 +23,11 @@ type rawField struct {
 	value json.RawMessage
 }
 
-// encode gives the record to store.
+// encode gives the record to store. Like what else a Save calls, it keeps to a small
+// part of the stack: of many goroutines that save a job each, none has its stack grown.
 func (j *Job) encode() string {
-	size := 192 + len(j.Data) + len(j.Progress) + len(j.Result)
-	for _, s := range j.Options.Stacktraces {
-		size += len(s) + len(s)/8 + 4 // with its escapes
-	}
-	for _, f := range j.unknown {
-		size += len(f.name) + len(f.value) + 4
-	}
 	var b jsonBuilder
-	b.Grow(size)
+	b.Grow(j.recordSize())
 	b.WriteString(`{"data":`)
 	b.Write(j.Data)
 	b.WriteString(`,"options":{"timestamp":`)
@@ -42,6 +36,37 @@ func (j *Job) encode() string {
 		created = j.Options.Created.UnixMilli()
 	}
 	b.integer(created)
+	j.encodeOptions(&b)
+	b.WriteString(`},"status":`)
+	b.text(string(j.Status))
+	if len(j.Result) > 0 {
+		b.WriteString(`,"result":`)
+		b.Write(j.Result)
+	} else if j.noResult {
+		b.WriteString(`,"result":null`)
+	}
+	if len(j.Progress) > 0 {
+		b.WriteString(`,"progress":`)
+		b.Write(j.Progress)
+	}
+	b.WriteByte('}')
+	return b.String()
+}
+
+// recordSize is about how long the record gets.
+func (j *Job) recordSize() int {
+	size := 160 + len(j.Data) + len(j.Progress) + len(j.Result)
+	for _, s := range j.Options.Stacktraces {
+		size += len(s) + len(s)/8 + 4 // with its escapes
+	}
+	for _, f := range j.unknown {
+		size += len(f.name) + len(f.value) + 4
+	}
+	return size
+}
+
+// encodeOptions writes the options behind the timestamp.
+func (j *Job) encodeOptions(b *jsonBuilder) {
 	b.WriteString(`,"stacktraces":[`)
 	for i, s := range j.Options.Stacktraces {
 		if i > 0 {
@@ -62,33 +87,19 @@ func (j *Job) encode() string {
 		b.WriteString(`,"delay":`)
 		b.integer(dueMillis(j.Options.DelayUntil))
 	}
-	if backoff := j.Options.Backoff; backoff != (Backoff{}) {
+	if backoff := &j.Options.Backoff; *backoff != (Backoff{}) {
 		b.WriteString(`,"backoff":{"strategy":`)
 		b.text(string(backoff.Strategy))
 		b.WriteString(`,"delay":`)
 		b.integer(millis(backoff.Delay))
 		b.WriteByte('}')
 	}
-	for _, f := range j.unknown {
+	for i := range j.unknown {
 		b.WriteByte(',')
-		b.text(f.name)
+		b.text(j.unknown[i].name)
 		b.WriteByte(':')
-		b.Write(f.value)
+		b.Write(j.unknown[i].value)
 	}
-	b.WriteString(`},"status":`)
-	b.text(string(j.Status))
-	if len(j.Result) > 0 {
-		b.WriteString(`,"result":`)
-		b.Write(j.Result)
-	} else if j.noResult {
-		b.WriteString(`,"result":null`)
-	}
-	if len(j.Progress) > 0 {
-		b.WriteString(`,"progress":`)
-		b.Write(j.Progress)
-	}
-	b.WriteByte('}')
-	return b.String()
 }
 
 // repair puts back what a handler made of the job's data or progress if it is not

@@ -40,6 +40,32 @@ type ending struct {
 	call    turnOutcome
 }
 
+// mostIdle is how many goroutines a worker keeps for handlers to come, though no more
+// than its concurrency. A goroutine that has run one has the stack for the next.
+const mostIdle = 512
+
+// start runs a job in a goroutine that has run others, or in a new one.
+func (w *worker) start(r *run) {
+	select {
+	case w.next <- r:
+	default:
+		w.handlers.Go(func() { w.serve(r) })
+	}
+}
+
+// serve runs a job, and those that come after it.
+func (w *worker) serve(r *run) {
+	for ok := true; ok; {
+		w.execute(r)
+		if w.idlers.Add(1) > int32(min(w.size, mostIdle)) {
+			w.idlers.Add(-1)
+			return
+		}
+		r, ok = <-w.next
+		w.idlers.Add(-1)
+	}
+}
+
 // execute reads the record, runs the handler, and sends the loop what came of it.
 func (w *worker) execute(r *run) {
 	job, err := decodeJob(w.q, r.id, r.record)
@@ -51,7 +77,6 @@ func (w *worker) execute(r *run) {
 		}
 		w.ends <- e
 		r.cancel(nil)
-		w.handlers.Done()
 		return
 	}
 	r.job, r.options = job, job.Options
@@ -73,7 +98,6 @@ func (w *worker) handle(r *run) {
 	var result json.RawMessage
 	var err error
 	returned := false
-	defer w.handlers.Done()
 	defer func() {
 		if !returned { // a panic, or runtime.Goexit, which cannot be stopped
 			err = &PanicError{Value: recover(), Stack: string(debug.Stack())}

@@ -209,14 +209,31 @@ func (q *Queue) prepareTurn(l *lane, token string, lease time.Duration, want int
 	if q.config.NoEvents {
 		publishing = ""
 	}
-	args = append(args, token, renewal, strconv.Itoa(want), strconv.Itoa(q.config.MaxStalls), strconv.Itoa(c.plain), publishing)
-	field, fieldText := 0, ""
+	args = append(args, token, renewal, strconv.Itoa(want), strconv.Itoa(q.config.MaxStalls), publishing, "")
+	groups, size := 0, 0
+	var last *turnOutcome
+	for i := range outcomes {
+		o := &outcomes[i]
+		if o.what != turnPlain {
+			continue
+		}
+		if last == nil || o.claim != last.claim || o.field != last.field {
+			if last != nil {
+				args[len(args)-1] = strconv.Itoa(size)
+			}
+			args = append(args, o.claim, strconv.Itoa(o.field), "")
+			groups, size = groups+1, 0
+		}
+		last = o
+		size++
+	}
+	if last != nil {
+		args[len(args)-1] = strconv.Itoa(size)
+	}
+	args[7] = strconv.Itoa(groups)
 	for i := range outcomes {
 		if o := &outcomes[i]; o.what == turnPlain {
-			if o.field != field { // records are much alike
-				field, fieldText = o.field, strconv.Itoa(o.field)
-			}
-			args = append(args, o.id, o.claim, fieldText, o.text)
+			args = append(args, o.id, o.text)
 		}
 	}
 	for i := range outcomes {

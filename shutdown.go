@@ -100,6 +100,7 @@ func (w *worker) undecided() bool {
 // awaitHandlers waits until all handlers have returned, those without a job too.
 // One that ignores its context is left behind.
 func (w *worker) awaitHandlers() error {
+	close(w.next)
 	returned := make(chan struct{})
 	go func() {
 		w.handlers.Wait()

@@ -6,6 +6,8 @@ import (
 	"runtime"
 	"strconv"
 	"time"
+
+	"github.com/redis/rueidis"
 )
 
 // A flight is one lane of a worker's calls of turn.lua, outcomes in and jobs out,
@@ -22,8 +24,9 @@ type flight struct {
 	call    turnCall
 	reply   turnReply
 	err     error
-	refused pause // between calls that Redis refuses
-	pooled  bool  // the connection it waited on went back to the client's pool
+	refused pause                   // between calls that Redis refuses
+	conn    rueidis.DedicatedClient // the waiting lane's own, if it has one
+	hangUp  func()
 }
 
 // turnLanes is how many turns a worker may have under way: with two, Redis works on
@@ -297,6 +300,5 @@ func (w *worker) begin(c claimed, claim string) {
 	w.mu.Unlock()
 	w.here[c.id] = r
 	w.busy++
-	w.handlers.Add(1)
-	go w.execute(r)
+	w.start(r)
 }

@@ -43,7 +43,18 @@ func (w *worker) wait() {
 // stand makes the call. When the worker is to stop, it ends it, and finds out what it
 // had claimed.
 func (w *worker) stand(f *flight) {
-	blocked, message, err := w.q.turnOnceWaiting(w.soft, &f.call)
+	if f.conn == nil {
+		if f.conn, f.hangUp = w.q.dedicate(w.soft); f.conn == nil {
+			return // the worker stopped before anything was sent
+		}
+	}
+	blocked, message, err := w.q.turnOnceWaiting(w.soft, f.conn, &f.call)
+	if moved := isRedirect(blocked) || isRedirect(err); moved || isBroken(blocked) || isBroken(err) {
+		f.disconnect()
+		if moved {
+			blocked = nil
+		}
+	}
 	if err == nil {
 		f.reply, f.err = w.q.readTurn(&f.call, message)
 	} else {
@@ -53,7 +64,6 @@ func (w *worker) stand(f *flight) {
 		}
 		w.perform(f)
 	}
-	f.pooled = blocked == nil
 	switch {
 	case blocked == nil:
 		f.refused = pause{}
@@ -67,13 +77,26 @@ func (w *worker) stand(f *flight) {
 	}
 }
 
+// disconnect closes the lane's connection, if it has one.
+func (f *flight) disconnect() {
+	if f.conn != nil {
+		f.conn.Close()
+		f.hangUp()
+		f.conn, f.hangUp = nil, nil
+	}
+}
+
 // turnOnceWaiting waits until a job is waiting, or for blockTime, and then runs a
 // turn. It gives what is wrong with the one and with the other.
-func (q *Queue) turnOnceWaiting(ctx context.Context, c *turnCall) (blocked error, message rueidis.RedisMessage, err error) {
+//
+// It has a connection of its own, and not one of the client's pool: the client of a
+// cluster panics when it is asked to go elsewhere with a group of commands of which
+// one blocks (rueidis 1.0.79).
+func (q *Queue) turnOnceWaiting(ctx context.Context, conn rueidis.DedicatedClient, c *turnCall) (blocked error, message rueidis.RedisMessage, err error) {
 	ctx, cancel := context.WithTimeout(ctx, blockTime+attemptTimeout)
 	defer cancel()
-	b := q.client.B()
-	results := q.client.DoMulti(ctx,
+	b := conn.B()
+	results := conn.DoMulti(ctx,
 		b.Blmove().Source(q.keys.waiting).Destination(q.keys.waiting).Right().Right().Timeout(blockTime.Seconds()).Build(),
 		b.Evalsha().Sha1(q.scripts.turnSHA).Numkeys(int64(len(q.scripts.turnKeys))).Key(q.scripts.turnKeys...).Arg(c.args...).Build())
 	if blocked = results[0].Error(); rueidis.IsRedisNil(blocked) {
@@ -83,12 +106,19 @@ func (q *Queue) turnOnceWaiting(ctx context.Context, c *turnCall) (blocked error
 	return blocked, message, err
 }
 
-// hangUp closes the connection that the waiting left in the client's pool. The client
-// of a cluster takes it from there with the first command.
-func (q *Queue) hangUp() {
-	conn, _ := q.client.Dedicate()
-	defer conn.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	_ = conn.Do(ctx, conn.B().Ping().Build().SetSlot(q.keys.waiting)).Error() // closed in any case
+// isBroken tells whether an error is of the connection.
+func isBroken(err error) bool {
+	_, reply := rueidis.IsRedisErr(err)
+	return err != nil && !reply && !rueidis.IsRedisNil(err)
+}
+
+// isRedirect tells whether a node of a cluster sends its caller to another.
+func isRedirect(err error) bool {
+	reply, ok := rueidis.IsRedisErr(err)
+	if !ok {
+		return false
+	}
+	_, moved := reply.IsMoved()
+	_, ask := reply.IsAsk()
+	return moved || ask
 }

@@ -6,11 +6,14 @@
 -- ARGV: lane, sequence number, worker's token, length of its lease in ms ('' leaves
 --       it as it is, 0 ends it), how many jobs to claim (negative: so many, but only
 --       if the worker has made turns before), how often a job may be taken back from a
---       lost worker (negative: no limit), how many plain successes follow, '1' to
---       publish them
---   for each plain success, whose record changes in its status and result alone:
---     id, the claim it was run under, where `"status":` is in the record (from 1),
---     its result ('' for none)
+--       lost worker (negative: no limit), '1' to publish plain successes, how many
+--       groups of them follow
+--   for each group of plain successes, whose records change in their status and
+--   result alone:
+--     the claim they were run under, where `"status":` is in the records (from 1), how
+--     many they are
+--   for each plain success, group after group:
+--     id, its result ('' for none)
 --   for each other outcome:
 --     id, the claim, what became of it, text, delay, event to publish ('' for none)
 --   what became of it:            text:            delay:
@@ -34,8 +37,10 @@
 local find, sub = string.find, string.sub
 local jobs, waiting, active, owners = KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local token, lease, want, limit = ARGV[3], ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
-local plain, publishing = tonumber(ARGV[7]), ARGV[8] == '1'
-local firstPlain, plainWidth, width = 9, 4, 6
+local publishing, groups = ARGV[7] == '1', tonumber(ARGV[8])
+local firstGroup, groupWidth, plainWidth, width = 9, 3, 2, 6
+local firstPlain, plain = firstGroup + groups * groupWidth, 0
+for g = firstGroup, firstPlain - 1, groupWidth do plain = plain + tonumber(ARGV[g + 2]) end
 local first = firstPlain + plain * plainWidth
 local others = (#ARGV - first + 1) / width
 local mine = token .. '/' .. ARGV[2]
@@ -116,41 +121,40 @@ end
 
 local verdicts, done, records, succeeded, events = {}, {}, {}, {}, {}
 local ended, fine = 0, 0 -- how many are in done and in succeeded
-local claim, owner
-for i = 1, plain do
-  local at = firstPlain + (i - 1) * plainWidth
-  local id, result, record = ids[i], ARGV[at + 3], stored[i]
-  if ARGV[at + 1] ~= claim then
-    claim = ARGV[at + 1]
-    owner = token .. '/' .. claim
-  end
-  local verdict = record and 'l' or 'g'
-  if held[i] == owner then
-    local field = tonumber(ARGV[at + 2])
-    local _, tail = find(record or '', '^"status":"%a+"', field)
-    if record and not tail then
-      verdict = 'c'
-    else
-      ended = ended + 1
-      done[ended] = id
-      if leave(id, claim) and record then
-        verdict = 'y'
-        fine = fine + 1
-        succeeded[fine] = id
-        local status, data = '"status":"succeeded","result":null', ''
-        if result ~= '' then
-          status = '"status":"succeeded","result":' .. result
-          data = ',"data":' .. result
-        end
-        records[2 * fine - 1] = id
-        records[2 * fine] = sub(record, 1, field - 1) .. status .. sub(record, tail + 1)
-        if publishing then
-          events[fine] = '{"id":"' .. id .. '","event":"succeeded"' .. data .. '}'
+local i = 0
+for g = firstGroup, firstPlain - 1, groupWidth do
+  local claim, field = ARGV[g], tonumber(ARGV[g + 1])
+  local owner = token .. '/' .. claim
+  for _ = 1, tonumber(ARGV[g + 2]) do
+    i = i + 1
+    local id, result, record = ids[i], ARGV[firstPlain + i * plainWidth - 1], stored[i]
+    local verdict = record and 'l' or 'g'
+    if held[i] == owner then
+      local _, tail = find(record or '', '^"status":"%a+"', field)
+      if record and not tail then
+        verdict = 'c'
+      else
+        ended = ended + 1
+        done[ended] = id
+        if leave(id, claim) and record then
+          verdict = 'y'
+          fine = fine + 1
+          succeeded[fine] = id
+          local status, data = '"status":"succeeded","result":null', ''
+          if result ~= '' then
+            status = '"status":"succeeded","result":' .. result
+            data = ',"data":' .. result
+          end
+          records[2 * fine - 1] = id
+          records[2 * fine] = sub(record, 1, field - 1) .. status .. sub(record, tail + 1)
+          if publishing then
+            events[fine] = '{"id":"' .. id .. '","event":"succeeded"' .. data .. '}'
+          end
         end
       end
     end
+    verdicts[i] = verdict
   end
-  verdicts[i] = verdict
 end
 
 local left, ran, gone, kept, failed, back, front, delayed, reasons, soonest
