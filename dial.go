@@ -29,6 +29,7 @@ func Dial(url string, options ...func(*rueidis.ClientOption)) (rueidis.Client, e
 	option.WriteBufferEachConn = 32 << 10
 	option.BlockingPoolCleanup = 30 * time.Second
 	option.ConnWriteTimeout = 5 * time.Second
+	option.Dialer.KeepAlive = 3 * time.Second // between the pings of a quiet connection
 	if option.Sentinel.MasterSet != "" {
 		option.Sentinel.TopologyRefreshInterval = 5 * time.Second
 	}
