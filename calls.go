@@ -147,8 +147,8 @@ func (q *Queue) ask(ctx context.Context, s *rueidis.Lua, keys, args []string) (r
 // reply arrives or ctx ends. It takes a func because a command can be sent once.
 func (q *Queue) do(ctx context.Context, command func(rueidis.Builder) rueidis.Completed) rueidis.RedisResult {
 	var wait pause
-	for {
-		try, cancel := context.WithTimeout(ctx, attemptTimeout)
+	for limit := attemptTimeout; ; limit = min(2*limit, longestAttempt) {
+		try, cancel := context.WithTimeout(ctx, limit)
 		result := q.client.Do(try, command(q.client.B()))
 		cancel()
 		err := result.Error()

@@ -100,6 +100,7 @@ type worker struct {
 	here      map[string]*run // handlers that have not returned, by job id
 	hungry    bool            // something may be waiting
 	sated     bool            // but one of two turns found nothing: the next is to be alone
+	large     bool            // records are, on the whole
 	leaving   bool            // no more claims
 	finishing []ending        // outcomes for the next call
 	news      []notice        // callbacks that are due

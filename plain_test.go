@@ -180,3 +180,64 @@ func TestWrongTypeAtALostOutcome(t *testing.T) {
 		require.NoError(t, r.stop())
 	})
 }
+
+// Large records do not pass through scripts, which nobody notices: they are worked,
+// retried and kept as small ones are, and in turns with them.
+func TestLargeRecords(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, s *server) {
+		f := open(t, s, beequeue.Config{})
+		payload := func(i int) string {
+			if i%10 == 9 { // few enough that records are large on the whole
+				return "small"
+			}
+			return strings.Repeat("x", 20_000+i)
+		}
+		const n = 60
+		jobs := make([]*beequeue.Job, n)
+		for i := range jobs {
+			jobs[i] = f.CreateJob(payload(i)).Retries(1)
+		}
+		require.NoError(t, f.SaveAll(bounded(t), jobs))
+		for _, concurrency := range []int{3, 20} { // 20 have two turns under way
+			drain(t, f.Queue, concurrency, func(_ context.Context, job *beequeue.Job) (any, error) {
+				if job.Options.Retries == 1 && len(job.Data)%2 == 0 {
+					return nil, errBroken
+				}
+				return len(job.Data), nil
+			})
+			for i, job := range jobs {
+				found, err := f.GetJob(bounded(t), job.ID)
+				require.NoError(t, err)
+				require.Equal(t, beequeue.StatusSucceeded, found.Status)
+				require.JSONEq(t, itoa(len(payload(i))+2), string(found.Result))
+				require.Equal(t, string(job.Data), string(found.Data))
+				require.NoError(t, found.Remove(bounded(t)))
+			}
+			counts, err := f.Counts(bounded(t))
+			require.NoError(t, err)
+			require.Zero(t, counts.Waiting+counts.Active+counts.Succeeded+counts.Failed)
+			for i := range jobs {
+				jobs[i] = f.CreateJob(payload(i)).Retries(1)
+			}
+			require.NoError(t, f.SaveAll(bounded(t), jobs))
+		}
+
+		// A job that is removed as it is claimed is not run, and leaves nothing.
+		r := process(t, f.Queue, 1, func(_ context.Context, job *beequeue.Job) (any, error) {
+			for _, other := range jobs {
+				if other.ID != job.ID {
+					if err := other.Remove(context.Background()); err != nil {
+						return nil, err
+					}
+				}
+			}
+			return nil, nil
+		})
+		await(t, "the queue to be empty", func() bool {
+			counts, err := f.Counts(bounded(t))
+			return err == nil && counts.Waiting+counts.Active == 0
+		})
+		require.NoError(t, r.stop())
+	})
+}

@@ -163,7 +163,7 @@ func (w *worker) giveUp(r *run, cause error) {
 // settle decides what becomes of a job, and prepares the call for it.
 func (q *Queue) settle(e *ending, job *Job, result json.RawMessage, err error) {
 	config := &q.config
-	plain := err == nil && !config.RemoveOnSuccess && e.run.unchanged(job)
+	plain := err == nil && !config.RemoveOnSuccess && len(e.run.record) < largeRecord && e.run.unchanged(job)
 	if !plain {
 		if broken := job.repair(e.run.record); broken != nil {
 			q.report(broken, "job %q", e.run.id)

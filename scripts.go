@@ -171,7 +171,10 @@ const (
 )
 
 // claimed is a job to run.
-type claimed struct{ id, record string }
+type claimed struct {
+	id, record string
+	bare       bool // the record is yet to be read, or is gone
+}
 
 // turnReply is what a turn gives back.
 type turnReply struct {
@@ -187,17 +190,21 @@ type turnCall struct {
 	claim    string   // names the claim of the jobs
 	outcomes []turnOutcome
 	plain    int  // outcomes that are plain successes
+	sparing  bool // it leaves out the records of the jobs it claims
 	reached  bool // it was made before, and may have reached Redis
 }
 
 // prepareTurn makes the lane's next call, which records outcomes, claims up to want
 // jobs, and renews token's lease, or ends it if lease is 0, or leaves it if lease is
 // negative. If want is negative, it claims jobs only if token has made turns before,
-// and says that more are waiting if not.
-func (q *Queue) prepareTurn(l *lane, token string, lease time.Duration, want int, outcomes []turnOutcome) turnCall {
+// and says that more are waiting if not. A sparing call leaves out the records.
+func (q *Queue) prepareTurn(l *lane, token string, lease time.Duration, want int, sparing bool, outcomes []turnOutcome) turnCall {
 	args := l.next()
-	c := turnCall{claim: args[1], outcomes: outcomes}
-	renewal, publishing := "", "1"
+	c := turnCall{claim: args[1], outcomes: outcomes, sparing: sparing}
+	renewal, publishing, bare := "", "1", ""
+	if sparing {
+		bare = "1"
+	}
 	for i := range outcomes {
 		if outcomes[i].what == turnPlain {
 			c.plain++
@@ -209,7 +216,8 @@ func (q *Queue) prepareTurn(l *lane, token string, lease time.Duration, want int
 	if q.config.NoEvents {
 		publishing = ""
 	}
-	args = append(args, token, renewal, strconv.Itoa(want), strconv.Itoa(q.config.MaxStalls), publishing, "")
+	args = append(args, token, renewal, strconv.Itoa(want), strconv.Itoa(q.config.MaxStalls), publishing, bare, "")
+	groupsAt := len(args) - 1
 	groups, size := 0, 0
 	var last *turnOutcome
 	for i := range outcomes {
@@ -230,7 +238,7 @@ func (q *Queue) prepareTurn(l *lane, token string, lease time.Duration, want int
 	if last != nil {
 		args[len(args)-1] = strconv.Itoa(size)
 	}
-	args[7] = strconv.Itoa(groups)
+	args[groupsAt] = strconv.Itoa(groups)
 	for i := range outcomes {
 		if o := &outcomes[i]; o.what == turnPlain {
 			args = append(args, o.id, o.text)
@@ -279,9 +287,30 @@ func (q *Queue) readTurn(c *turnCall, message rueidis.RedisMessage) (turnReply, 
 	}
 	reply.jobs = make([]claimed, 0, (len(values)-3)/2)
 	for i := 3; i < len(values); i += 2 {
-		reply.jobs = append(reply.jobs, claimed{values[i], values[i+1]})
+		reply.jobs = append(reply.jobs, claimed{values[i], values[i+1], c.sparing})
 	}
 	return reply, nil
+}
+
+// readRecords reads the records of jobs that were claimed without. Those that are gone
+// stay bare.
+func (q *Queue) readRecords(ctx context.Context, jobs []claimed) error {
+	ids := make([]string, len(jobs))
+	for i := range jobs {
+		ids[i] = jobs[i].id
+	}
+	records, err := q.do(ctx, func(b rueidis.Builder) rueidis.Completed {
+		return b.Hmget().Key(q.keys.jobs).Field(ids...).Build()
+	}).ToArray()
+	if err != nil {
+		return err
+	}
+	for i := range records {
+		if record, err := records[i].ToString(); err == nil {
+			jobs[i].record, jobs[i].bare = record, false
+		}
+	}
+	return nil
 }
 
 // heartbeat runs heartbeat.lua for jobs given as id, claim, id, claim, and
@@ -346,7 +375,7 @@ func (q *Queue) sweep(ctx context.Context, cursors [3]string) (sweepReply, error
 		stalled: words[6 : 6+count],
 	}
 	for rest := words[6+count:]; len(rest) >= 2; rest = rest[2:] {
-		reply.failing = append(reply.failing, claimed{rest[0], rest[1]})
+		reply.failing = append(reply.failing, claimed{id: rest[0], record: rest[1]})
 	}
 	return reply, nil
 }

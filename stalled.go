@@ -76,7 +76,7 @@ func (q *Queue) failStalled(ctx context.Context, c claimed, notify func(func()))
 	}
 	var reply turnReply
 	err = q.control.serialized(ctx, func() error {
-		call := q.prepareTurn(&q.control, q.token, 0, 0, []turnOutcome{e.call})
+		call := q.prepareTurn(&q.control, q.token, 0, 0, false, []turnOutcome{e.call})
 		var err error
 		reply, err = q.turn(ctx, &call, nil)
 		return err

@@ -25,6 +25,7 @@ type flight struct {
 	reply   turnReply
 	err     error
 	refused pause                   // between calls that Redis refuses
+	unread  pause                   // after records that could not be read
 	conn    rueidis.DedicatedClient // the waiting lane's own, if it has one
 	hangUp  func()
 }
@@ -151,7 +152,7 @@ func (w *worker) load(f *flight) {
 		f.results = append(f.results, f.batch[i].call)
 	}
 	w.asked += f.want
-	f.call = w.q.prepareTurn(&f.lane, w.token, f.lease, f.want, f.results)
+	f.call = w.q.prepareTurn(&f.lane, w.token, f.lease, f.want, w.large, f.results)
 }
 
 // perform makes the call that is prepared.
@@ -160,11 +161,44 @@ func (w *worker) perform(f *flight) {
 	f.reply, f.err = w.q.turn(w.hard, &f.call, notice)
 	if f.err == nil {
 		f.refused = pause{}
+		w.fetch(f)
 	} else if w.hard.Err() == nil {
 		// A refusal, which changed nothing: what is wrong may be put right.
 		notice(f.err)
 		sleep(w.hard, f.refused.next())
 	}
+}
+
+// largeRecord is from what length on records do not pass through scripts, if jobs have
+// such on the whole: it costs Redis some ten times as much as to read and write them by
+// plain commands. The worker reads them when it has claimed the jobs, and sends them
+// whole when they end.
+const largeRecord = 4096
+
+// fetch reads the records of the jobs that a sparing call has claimed.
+func (w *worker) fetch(f *flight) {
+	if !f.call.sparing || len(f.reply.jobs) == 0 {
+		return
+	}
+	// The jobs are ours meanwhile; if it comes to nothing, they go back.
+	if err := w.q.readRecords(w.hard, f.reply.jobs); err != nil {
+		w.q.report(err, "read the records of %d jobs", len(f.reply.jobs))
+		sleep(w.hard, f.unread.next())
+		return
+	}
+	f.unread = pause{}
+}
+
+// weigh takes note of how large records are.
+func (w *worker) weigh(jobs []claimed) {
+	if len(jobs) == 0 {
+		return
+	}
+	size := 0
+	for i := range jobs {
+		size += len(jobs[i].record)
+	}
+	w.large = size/len(jobs) >= largeRecord
 }
 
 // land deals with the reply. It returns an error only if the worker has run out of
@@ -193,6 +227,7 @@ func (w *worker) land(f *flight) error {
 		w.notices.line <- w.news
 		w.news = nil
 	}
+	w.weigh(f.reply.jobs)
 	for _, job := range f.reply.jobs {
 		w.begin(job, f.reply.claim)
 	}
@@ -281,6 +316,10 @@ const putAside = time.Second
 // the next call's outcomes.
 func (w *worker) begin(c claimed, claim string) {
 	back := turnOutcome{id: c.id, claim: claim, what: turnReturned}
+	if c.bare { // the job was removed meanwhile, or Redis does not answer any more
+		w.finishing = append(w.finishing, ending{call: back})
+		return
+	}
 	if w.here[c.id] != nil {
 		back.delay = putAside
 		w.finishing = append(w.finishing, ending{call: back})

@@ -33,7 +33,7 @@ func (w *worker) wait() {
 	f := w.standing
 	f.aloft, f.want, f.began, f.lease = true, 1, time.Now(), w.q.config.StallInterval
 	w.asked += f.want
-	f.call = w.q.prepareTurn(&f.lane, w.token, f.lease, -f.want, nil)
+	f.call = w.q.prepareTurn(&f.lane, w.token, f.lease, -f.want, w.large, nil)
 	w.flights.Go(func() {
 		w.stand(f)
 		w.landed <- f
@@ -57,6 +57,7 @@ func (w *worker) stand(f *flight) {
 	}
 	if err == nil {
 		f.reply, f.err = w.q.readTurn(&f.call, message)
+		w.fetch(f)
 	} else {
 		f.call.reached = !neverReached(err)
 		if w.soft.Err() != nil {

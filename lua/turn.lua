@@ -6,8 +6,9 @@
 -- ARGV: lane, sequence number, worker's token, length of its lease in ms ('' leaves
 --       it as it is, 0 ends it), how many jobs to claim (negative: so many, but only
 --       if the worker has made turns before), how often a job may be taken back from a
---       lost worker (negative: no limit), '1' to publish plain successes, how many
---       groups of them follow
+--       lost worker (negative: no limit), '1' to publish plain successes, '1' if the
+--       records of the jobs claimed are not wanted, how many groups of plain successes
+--       follow
 --   for each group of plain successes, whose records change in their status and
 --   result alone:
 --     the claim they were run under, where `"status":` is in the records (from 1), how
@@ -37,8 +38,8 @@
 local find, sub = string.find, string.sub
 local jobs, waiting, active, owners = KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local token, lease, want, limit = ARGV[3], ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
-local publishing, groups = ARGV[7] == '1', tonumber(ARGV[8])
-local firstGroup, groupWidth, plainWidth, width = 9, 3, 2, 6
+local publishing, sparing, groups = ARGV[7] == '1', ARGV[8] == '1', tonumber(ARGV[9])
+local firstGroup, groupWidth, plainWidth, width = 10, 3, 2, 6
 local firstPlain, plain = firstGroup + groups * groupWidth, 0
 for g = firstGroup, firstPlain - 1, groupWidth do plain = plain + tonumber(ARGV[g + 2]) end
 local first = firstPlain + plain * plainWidth
@@ -60,7 +61,7 @@ if answer then
       if record then
         seen[ids[i]] = true
         reply[#reply + 1] = ids[i]
-        reply[#reply + 1] = record
+        reply[#reply + 1] = sparing and '' or record
       end
     end
   end
@@ -82,7 +83,19 @@ for i = 1, plain do ids[i] = ARGV[firstPlain + (i - 1) * plainWidth] end
 local coming = want > 0 and call('LRANGE', waiting, -want - 1, -1) or {} -- and one more, to know whether there is
 local arrived = math.min(want, #coming)
 for i = 1, arrived do ids[plain + i] = coming[#coming + 1 - i] end
-local stored = plain + arrived > 0 and call('HMGET', jobs, unpack(ids))
+-- Whether there is a record, and its length, without the record: which to bring here
+-- costs more than all else, if it is large.
+local function lengthOf(id)
+  local n = call('HSTRLEN', jobs, id)
+  return (n > 0 or call('HEXISTS', jobs, id) == 1) and n
+end
+local stored = {}
+if sparing then
+  if plain > 0 then stored = call('HMGET', jobs, unpack(ids, 1, plain)) end
+  for i = plain + 1, plain + arrived do stored[i] = lengthOf(ids[i]) end
+elseif plain + arrived > 0 then
+  stored = call('HMGET', jobs, unpack(ids))
+end
 for i = 1, others do ids[plain + arrived + i] = ARGV[first + (i - 1) * width] end
 
 local held, length, stalled = nil, 0, 0
@@ -274,7 +287,7 @@ if arrived > 0 then
     local running = seen[id]
     if not running and held[plain + i] then
       running = call('LPOS', active, id)
-      record = call('HGET', jobs, id)
+      record = sparing and lengthOf(id) or not sparing and call('HGET', jobs, id)
     end
     if record and not running then
       if risks and risks[i] and risks.taken then
@@ -282,13 +295,13 @@ if arrived > 0 then
         aside[#aside + 1] = id
       else
         if risks and risks[i] then risks.taken = true end
-        seen[id], size = true, size + #record
+        seen[id], size = true, size + (sparing and record or #record)
         n = n + 1
         claimed[n] = id
         pairs_[2 * n - 1] = id
         pairs_[2 * n] = mine
         reply[2 * n + 2] = id
-        reply[2 * n + 3] = record
+        reply[2 * n + 3] = sparing and '' or record
       end
     end
   end
