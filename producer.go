@@ -74,7 +74,7 @@ const saveLanes = 2
 // A call takes at most this many jobs, and stops taking at this many bytes.
 const (
 	saveMost  = 1000
-	saveBytes = 1 << 20
+	saveBytes = 1 << 18
 )
 
 // saveItem is one job on its way.
