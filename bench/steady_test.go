@@ -18,8 +18,8 @@ import (
 const (
 	mostCommands  = 3.0
 	mostBytes     = 300.0
-	mostRedisCPU  = 2.2 // times LIMIT's
-	mostClientCPU = 8.0 // times LIMIT's
+	mostRedisCPU  = 2.0 // times LIMIT's
+	mostClientCPU = 4.0 // times LIMIT's
 )
 
 // TestSteadyFigures guards the figures that do not depend on the machine's speed.
