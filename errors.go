@@ -21,6 +21,12 @@ var (
 	// already. Nothing was changed; the stored job is as it was.
 	ErrDuplicateID = errors.New("a job with this id exists already")
 
+	// ErrDataTooLarge, ErrIDTooLong and ErrQueueFull mean that a Save would have
+	// gone beyond Config.MaxData, MaxID or MaxWaiting. Nothing was stored.
+	ErrDataTooLarge = errors.New("data is too large")
+	ErrIDTooLong    = errors.New("id is too long")
+	ErrQueueFull    = errors.New("too many jobs are waiting")
+
 	// ErrUncertain means that the connection was lost, or the time ran out,
 	// between a request and its reply: the change may or may not have been
 	// made. Saving the same *Job once more is safe and tells which it was.

@@ -25,7 +25,8 @@ import (
 // the request goes on being repeated for up to half an hour, or until Close.
 //
 // The error wraps ErrDuplicateID if the id given to SetID is taken, ErrClosed
-// after Close, ErrUnknownBackoff and others for what the setters were given.
+// after Close, ErrUnknownBackoff and others for what the setters were given, and
+// ErrDataTooLarge, ErrIDTooLong and ErrQueueFull for the limits of Config.
 func (j *Job) Save(ctx context.Context) error {
 	if j == nil || j.queue == nil {
 		return errors.New("beequeue: save: job was not made by CreateJob")
@@ -229,6 +230,7 @@ func (s *saver) fill(item *saveItem, j *Job, group *saveGroup) error {
 
 // refuse says why a job cannot be saved at all.
 func (s *saver) refuse(j *Job) error {
+	config := &s.q.config
 	switch {
 	case j == nil:
 		return errors.New("job is nil")
@@ -238,6 +240,10 @@ func (s *saver) refuse(j *Job) error {
 		return errors.New("job was not made by CreateJob")
 	case j.queue != s.q:
 		return fmt.Errorf("job belongs to queue %q", j.queue.name)
+	case config.MaxData > 0 && len(j.Data) > config.MaxData:
+		return fmt.Errorf("%w: %d bytes, of at most %d", ErrDataTooLarge, len(j.Data), config.MaxData)
+	case config.MaxID > 0 && len(j.ID) > config.MaxID:
+		return fmt.Errorf("%w: %d bytes, of at most %d", ErrIDTooLong, len(j.ID), config.MaxID)
 	case !valid(j.Data):
 		return fmt.Errorf("data is not JSON: %s", excerpt(j.Data))
 	case len(j.Progress) > 0 && !valid(j.Progress):
@@ -283,7 +289,7 @@ func (s *saver) flush(l *lane) {
 		}
 		now := time.Now()
 		renew := now.Sub(l.renewed) > renewal
-		args := prepareSave(l, batch, renew)
+		args := prepareSave(l, batch, renew, s.q.config.MaxWaiting)
 		// Nobody's context: callers come and go while the call is repeated.
 		ctx, cancel := context.WithTimeout(s.life, callRetention/2)
 		replies, err := s.q.saveJobs(ctx, args, len(batch), s.note)
@@ -348,6 +354,8 @@ func (s *saver) settle(batch []*saveItem, replies []saveReply, err error) {
 			item.settle(err)
 		case replies[i].duplicate:
 			item.settle(ErrDuplicateID)
+		case replies[i].full:
+			item.settle(fmt.Errorf("%w: at most %d", ErrQueueFull, s.q.config.MaxWaiting))
 		default:
 			item.newID = replies[i].id
 			item.settle(nil)

@@ -42,6 +42,17 @@ type Config struct {
 	// while Redis is away. Default 10 s.
 	CallTimeout time.Duration
 
+	// MaxData is how many bytes of JSON a job's data may have; Save returns
+	// ErrDataTooLarge beyond. Default 0, no limit but Redis's own (512 MB a value).
+	MaxData int
+	// MaxID is how many bytes an id given to SetID may have; Save returns
+	// ErrIDTooLong beyond. Default 0, no limit.
+	MaxID int
+	// MaxWaiting is how many jobs may be waiting for Save to add another; it
+	// returns ErrQueueFull beyond, so that producers slow down when workers fall
+	// behind. Jobs that are delayed do not count. Default 0, no limit.
+	MaxWaiting int
+
 	// RemoveOnSuccess removes the records of succeeded jobs. Wait then learns
 	// of a job's end only if it was waiting already.
 	RemoveOnSuccess bool
@@ -68,6 +79,14 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.ScanCount, 100)
 	if c.ScanCount < 0 {
 		return c, fmt.Errorf("config: ScanCount: %d is negative", c.ScanCount)
+	}
+	for _, limit := range []struct {
+		name  string
+		value int
+	}{{"MaxData", c.MaxData}, {"MaxID", c.MaxID}, {"MaxWaiting", c.MaxWaiting}} {
+		if limit.value < 0 {
+			return c, fmt.Errorf("config: %s: %d is negative", limit.name, limit.value)
+		}
 	}
 	for _, d := range []struct {
 		name    string

@@ -25,10 +25,12 @@ type scripts struct {
 	turnSHA                               string       // which Redis knows the turn script by
 	save, turn, remove, retry             *rueidis.Lua // named calls, see calls.go
 	heartbeat, sweep, raise               *rueidis.Lua // harmless when repeated
+	audit                                 *rueidis.Lua // harmless when repeated, or read only
 	lookup, counts                        *rueidis.Lua // read only
 	saveKeys, turnKeys, removeKeys        []string
 	retryKeys, sweepKeys, raiseKeys       []string
 	heartbeatKeys, lookupKeys, countsKeys []string
+	auditKeys                             []string
 }
 
 func newScripts(k *keys) *scripts {
@@ -47,6 +49,7 @@ func newScripts(k *keys) *scripts {
 		heartbeat:     plain("heartbeat"),
 		sweep:         plain("sweep"),
 		raise:         plain("raise"),
+		audit:         plain("audit"),
 		lookup:        plain("lookup"),
 		counts:        plain("counts"),
 		saveKeys:      []string{k.calls, k.id, k.jobs, k.waiting, k.delayed, k.earlierDelayed},
@@ -57,6 +60,7 @@ func newScripts(k *keys) *scripts {
 		raiseKeys:     []string{k.delayed, k.waiting},
 		heartbeatKeys: []string{k.workers, k.owners, k.stalling},
 		lookupKeys:    []string{k.jobs, k.succeeded, k.failed, k.reasons},
+		auditKeys:     []string{k.jobs, k.waiting, k.active, k.delayed, k.succeeded, k.failed, k.owners, k.workers, k.stalls, k.stalling, k.reasons},
 		countsKeys:    []string{k.waiting, k.active, k.delayed, k.succeeded, k.failed, k.id},
 	}
 }
@@ -77,11 +81,12 @@ const callRetention = time.Hour
 type saveReply struct {
 	id        string // the automatic id, or "" if it was saved under its own
 	duplicate bool
+	full      bool // it was not saved: as many jobs as may be are waiting
 }
 
 // prepareSave makes the lane's next call of save.lua. Jobs that get automatic ids and
 // are not delayed need no more than their records.
-func prepareSave(l *lane, batch []*saveItem, renew bool) []string {
+func prepareSave(l *lane, batch []*saveItem, renew bool, most int) []string {
 	special := func(item *saveItem) bool { return item.id != "" || item.due != "" }
 	plain, renewal := "1", ""
 	if slices.ContainsFunc(batch, special) {
@@ -90,7 +95,11 @@ func prepareSave(l *lane, batch []*saveItem, renew bool) []string {
 	if renew {
 		renewal = "1"
 	}
-	args := append(l.next(), renewal, plain)
+	limit := ""
+	if most > 0 {
+		limit = strconv.Itoa(most)
+	}
+	args := append(l.next(), renewal, plain, limit)
 	for _, item := range batch {
 		if plain != "" {
 			args = append(args, item.record)
@@ -132,6 +141,8 @@ func (q *Queue) saveJobs(ctx context.Context, args []string, n int, notice func(
 		case "+":
 		case "-":
 			replies[i].duplicate = true
+		case "!":
+			replies[i].full = true
 		default:
 			replies[i].id = word
 		}
@@ -451,6 +462,50 @@ func (q *Queue) lookup(ctx context.Context, id string) (found, error) {
 		return found{}, fmt.Errorf("lookup script: unexpected reply of %d values: %w", len(values), err)
 	}
 	return found{record: values[0], state: State(values[1]), reason: values[2]}, nil
+}
+
+// view is where an id is.
+type view struct {
+	states []State
+	record bool
+	now    State // where it was put; "" if it was removed or left as it is
+}
+
+// look runs audit.lua.
+func (q *Queue) look(ctx context.Context, mend bool, ids []string) ([]view, error) {
+	args := append([]string{""}, ids...)
+	if mend {
+		args[0] = "1"
+	}
+	message, err := q.run(ctx, q.scripts.audit, q.scripts.auditKeys, args, nil)
+	if err != nil {
+		return nil, err
+	}
+	values, err := message.AsStrSlice()
+	if err != nil || len(values) != 2*len(ids) {
+		return nil, fmt.Errorf("audit script: unexpected reply of %d values: %w", len(values), err)
+	}
+	names := []State{StateWaiting, StateActive, StateDelayed, StateSucceeded, StateFailed}
+	views := make([]view, len(ids))
+	for i := range views {
+		counts := strings.Fields(values[2*i])
+		if len(counts) != len(names)+1 {
+			return nil, fmt.Errorf("audit script: unexpected reply %q", values[2*i])
+		}
+		v := &views[i]
+		for k, name := range names {
+			n, err := strconv.Atoi(counts[k])
+			if err != nil {
+				return nil, fmt.Errorf("audit script: %w", err)
+			}
+			v.states = append(v.states, slices.Repeat([]State{name}, n)...)
+		}
+		v.record = counts[len(names)] == "1"
+		if now := values[2*i+1]; now != "removed" {
+			v.now = State(now)
+		}
+	}
+	return views, nil
 }
 
 // counts runs counts.lua.

@@ -2,13 +2,15 @@
 --
 -- KEYS: calls id jobs waiting delayed earlierDelayed
 -- ARGV: lane, sequence number, '1' to renew the lane's time, '1' if all ids are
---       automatic and nothing is delayed
+--       automatic and nothing is delayed, how many jobs may be waiting ('' for any
+--       number)
 --   then, if so, for each job: record
 --   and if not, for each job: id ('' for the next automatic one), record, due time in
 --   Unix ms ('' for now)
 -- Returns "=<id>" if all jobs were given automatic ids that follow each other,
 -- from that one on; else one word for each job: the automatic id it was given,
--- '+' if it was saved under its own id, '-' if that id is taken.
+-- '+' if it was saved under its own id, '-' if that id is taken, '!' if there are too
+-- many jobs waiting.
 -- Repeatable by its name.
 
 local answer, late = recall()
@@ -17,7 +19,7 @@ if answer then return answer end
 
 -- What was asked, as arrays: the records; and for jobs of the second form, the ids
 -- and due times that are given.
-local first = 5
+local first = 6
 local count, records, own, due = 0, nil, {}, {}
 local some, anyDue = false, false
 if ARGV[4] == '1' then
@@ -44,12 +46,24 @@ if records then
   if anyDue then call('ZCARD', KEYS[5]) end
 end
 
+-- Which jobs have no room in waiting: the last of those that are for it.
+local full, isFull = {}, false
+if ARGV[5] ~= '' then
+  local room = tonumber(ARGV[5]) - call('LLEN', KEYS[4])
+  for i = 1, count do
+    if not due[i] then
+      room = room - 1
+      if room < 0 then full[i], isFull = true, true end
+    end
+  end
+end
+
 -- Which jobs get numbers, if not all.
 local ids, words, places, numbered = {}, {}, nil, count
-if some then
+if some or isFull then
   places, numbered = {}, 0
   for i = 1, count do
-    if not own[i] then
+    if not own[i] and not full[i] then
       numbered = numbered + 1
       places[numbered] = i
     end
@@ -60,7 +74,10 @@ local before = numbered > 0 and call('INCRBY', KEYS[2], numbered) - numbered
 -- Ids of the caller's first: an automatic one then steps aside.
 if some then
   for i = 1, count do
-    if own[i] and call('HSETNX', KEYS[3], own[i], records[i]) == 1 then
+    if own[i] and full[i] then
+      -- One that is there already is told so, however full the queue.
+      if call('HEXISTS', KEYS[3], own[i]) == 1 then words[i] = '-' end
+    elseif own[i] and call('HSETNX', KEYS[3], own[i], records[i]) == 1 then
       ids[i], words[i] = own[i], '+'
     elseif own[i] then
       words[i] = '-'
@@ -106,8 +123,8 @@ else
   bulk('ZADD', KEYS[5], delayed, 2)
 end
 
-if some or aside or count == 0 then
-  for i = 1, count do words[i] = words[i] or ids[i] end
+if some or aside or isFull or count == 0 then
+  for i = 1, count do words[i] = words[i] or ids[i] or '!' end
   answer = table.concat(words, ' ')
 else
   answer = '=' .. ids[1]

@@ -1,0 +1,215 @@
+package beequeue
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/redis/rueidis"
+)
+
+// A Finding is a job that is not in exactly one state, which none of a queue's
+// processes leaves behind by itself: somebody changed the keys by hand, a server lost
+// writes, or a Node process died between two commands.
+type Finding struct {
+	// ID is the job's.
+	ID string
+	// Problem says what is wrong.
+	Problem Problem
+	// States are where the id is, in the order of a job's life; twice the same, if it
+	// is in a list twice.
+	States []State
+	// Now is where Repair put the job: a state, or "" if it was removed.
+	Now State
+}
+
+// Problem names what is wrong with a job.
+type Problem string
+
+const (
+	// ProblemGhost is an id that is in some state without a record.
+	ProblemGhost Problem = "ghost"
+	// ProblemOrphan is a record that is in no state.
+	ProblemOrphan Problem = "orphan"
+	// ProblemTwice is a job that is in several states, or in one of the lists twice.
+	ProblemTwice Problem = "twice"
+)
+
+func (f Finding) String() string {
+	states := make([]string, len(f.States))
+	for i, s := range f.States {
+		states[i] = string(s)
+	}
+	return fmt.Sprintf("job %q: %s: %s", f.ID, f.Problem, strings.Join(states, ", "))
+}
+
+// Audit looks for jobs that are not in exactly one state. It is safe beside running
+// workers: each finding is looked at once more, in one step, so that a job that moves
+// meanwhile is none. What goes wrong while it looks may be missed.
+//
+// It reads all of the queue, in pages, and holds all ids in memory.
+func (q *Queue) Audit(ctx context.Context) ([]Finding, error) {
+	findings, err := q.audit(ctx, false)
+	if err != nil {
+		return findings, q.fault(err, "audit")
+	}
+	return findings, nil
+}
+
+// Repair mends what Audit finds, and says what it found and where it put it. A job
+// that somebody runs stays with them. Otherwise one that has ended stays where it
+// ended, and any other goes back to where it will run: rather twice than never. An id
+// without a record is removed. It is safe beside running workers.
+func (q *Queue) Repair(ctx context.Context) ([]Finding, error) {
+	findings, err := q.audit(ctx, true)
+	if err != nil {
+		return findings, q.fault(err, "repair")
+	}
+	return findings, nil
+}
+
+func (q *Queue) audit(ctx context.Context, mend bool) ([]Finding, error) {
+	if q.isClosed() {
+		return nil, ErrClosed
+	}
+	suspects, listed, err := q.suspects(ctx)
+	if err != nil {
+		return nil, err
+	}
+	slices.Sort(suspects)
+	// A look at one id walks both lists: so many at once that Redis is not held up.
+	const entries = 1_000_000
+	most := min(100, 1+entries/(listed+1))
+	var findings []Finding
+	for chunk := range slices.Chunk(suspects, most) {
+		more, err := q.inspect(ctx, mend, chunk)
+		if err != nil {
+			return findings, err
+		}
+		findings = append(findings, more...)
+	}
+	return findings, nil
+}
+
+// auditSeen is what the scan saw of an id: how often it is in a state, and whether it
+// has a record.
+type auditSeen struct {
+	states int
+	record bool
+}
+
+// suspects reads where all ids are, which takes a while: what they look like may have
+// come about by moving. It also tells how many are in lists.
+func (q *Queue) suspects(ctx context.Context) (ids []string, listed int, err error) {
+	seen := make(map[string]auditSeen)
+	note := func(id string, states int, record bool) {
+		s := seen[id]
+		seen[id] = auditSeen{s.states + states, s.record || record}
+	}
+	k := &q.keys
+	for _, key := range []string{k.waiting, k.active} {
+		err := q.eachListed(ctx, key, func(id string) {
+			note(id, 1, false)
+			listed++
+		})
+		if err != nil {
+			return nil, 0, err
+		}
+	}
+	for _, scan := range []struct {
+		command, key string
+		width        int // elements for each id
+	}{{"ZSCAN", k.delayed, 2}, {"SSCAN", k.succeeded, 1}, {"SSCAN", k.failed, 1}, {"HSCAN", k.jobs, 2}} {
+		inState := make(map[string]bool) // a scan may give an id more than once
+		err := q.eachScanned(ctx, scan.command, scan.key, scan.width, func(id string) {
+			switch {
+			case scan.key == k.jobs:
+				note(id, 0, true)
+			case !inState[id]:
+				inState[id] = true
+				note(id, 1, false)
+			}
+		})
+		if err != nil {
+			return nil, 0, err
+		}
+	}
+	for id, s := range seen {
+		if s.states != 1 || !s.record {
+			ids = append(ids, id)
+		}
+	}
+	return ids, listed, nil
+}
+
+// auditPage is how many elements a look at a list or a scan takes.
+const auditPage = 1000
+
+// eachListed calls f with the elements of a list.
+func (q *Queue) eachListed(ctx context.Context, key string, f func(id string)) error {
+	for first := int64(0); ; first += auditPage {
+		page, err := q.do(ctx, func(b rueidis.Builder) rueidis.Completed {
+			return b.Lrange().Key(key).Start(first).Stop(first + auditPage - 1).Build()
+		}).AsStrSlice()
+		if err != nil {
+			return err
+		}
+		for _, id := range page {
+			f(id)
+		}
+		if len(page) < auditPage {
+			return nil
+		}
+	}
+}
+
+// eachScanned calls f with the ids of a set or hash.
+func (q *Queue) eachScanned(ctx context.Context, command, key string, width int, f func(id string)) error {
+	for cursor := "0"; ; {
+		at := cursor
+		reply, err := q.do(ctx, func(b rueidis.Builder) rueidis.Completed {
+			return b.Arbitrary(command).Keys(key).Args(at, "COUNT", fmt.Sprint(auditPage)).ReadOnly()
+		}).ToArray()
+		if err != nil {
+			return err
+		}
+		if len(reply) != 2 {
+			return fmt.Errorf("%s: unexpected reply of %d values", command, len(reply))
+		}
+		elements, err := reply[1].AsStrSlice()
+		if err != nil {
+			return err
+		}
+		for i := 0; i < len(elements); i += width {
+			f(elements[i])
+		}
+		if cursor, err = reply[0].ToString(); err != nil || cursor == "0" {
+			return err
+		}
+	}
+}
+
+// inspect looks at ids for sure, and mends what is wrong if it is to.
+func (q *Queue) inspect(ctx context.Context, mend bool, ids []string) ([]Finding, error) {
+	views, err := q.look(ctx, mend, ids)
+	if err != nil {
+		return nil, err
+	}
+	var findings []Finding
+	for i, v := range views {
+		f := Finding{ID: ids[i], States: v.states, Now: v.now}
+		switch {
+		case !v.record && len(v.states) > 0:
+			f.Problem = ProblemGhost
+		case v.record && len(v.states) == 0:
+			f.Problem = ProblemOrphan
+		case len(v.states) > 1:
+			f.Problem = ProblemTwice
+		default:
+			continue
+		}
+		findings = append(findings, f)
+	}
+	return findings, nil
+}

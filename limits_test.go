@@ -1,0 +1,72 @@
+package beequeue_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/gobeequeue/beequeue"
+)
+
+func TestLimits(t *testing.T) {
+	t.Parallel()
+	for _, config := range []beequeue.Config{{MaxData: -1}, {MaxID: -1}, {MaxWaiting: -1}} {
+		_, err := beequeue.New(open(t, mini, beequeue.Config{}).client, "limits", config)
+		require.ErrorContains(t, err, "-1 is negative")
+	}
+	each(t, func(t *testing.T, s *server) {
+		f := open(t, s, beequeue.Config{MaxData: 12, MaxID: 3, MaxWaiting: 5})
+		save := func(job *beequeue.Job) error { return job.Save(bounded(t)) }
+
+		require.NoError(t, save(f.CreateJob("0123456789"))) // and two quotes
+		err := save(f.CreateJob("0123456789a"))
+		require.ErrorIs(t, err, beequeue.ErrDataTooLarge)
+		require.ErrorContains(t, err, "13 bytes, of at most 12")
+		require.NoError(t, save(f.CreateJob(nil).SetID("abc")))
+		err = save(f.CreateJob(nil).SetID("abcd"))
+		require.ErrorIs(t, err, beequeue.ErrIDTooLong)
+		require.ErrorContains(t, err, "4 bytes, of at most 3")
+
+		// Three more have room, in order; delayed ones always do, and one that is there
+		// already is still a duplicate.
+		batch := []*beequeue.Job{
+			f.CreateJob(1), f.CreateJob(2).SetID("two"), f.CreateJob(3).DelayUntil(time.Now().Add(time.Hour)),
+			f.CreateJob(4), f.CreateJob(5), f.CreateJob(6).SetID("six"), f.CreateJob(7).SetID("abc"),
+			f.CreateJob(8).DelayUntil(time.Now().Add(time.Hour)),
+		}
+		err = f.SaveAll(bounded(t), batch)
+		var failed *beequeue.SaveAllError
+		require.ErrorAs(t, err, &failed)
+		require.Len(t, failed.Errors, 3)
+		for _, job := range []*beequeue.Job{batch[4], batch[5]} {
+			require.ErrorIs(t, failed.Errors[job], beequeue.ErrQueueFull)
+			require.ErrorContains(t, failed.Errors[job], "at most 5")
+		}
+		require.ErrorIs(t, failed.Errors[batch[6]], beequeue.ErrDuplicateID)
+		counts, err := f.Counts(bounded(t))
+		require.NoError(t, err)
+		require.EqualValues(t, 5, counts.Waiting)
+		require.EqualValues(t, 2, counts.Delayed)
+		refused := f.CreateJob(9)
+		require.ErrorIs(t, save(refused), beequeue.ErrQueueFull)
+
+		// When there is room again, what was refused can be saved.
+		drain(t, f.Queue, 1, succeed)
+		require.NoError(t, save(refused))
+		plain := []*beequeue.Job{f.CreateJob(1), f.CreateJob(2), f.CreateJob(3), f.CreateJob(4), f.CreateJob(5)}
+		err = f.SaveAll(bounded(t), plain)
+		require.ErrorAs(t, err, &failed)
+		require.Len(t, failed.Errors, 1)
+		require.ErrorIs(t, failed.Errors[plain[4]], beequeue.ErrQueueFull)
+		require.NotErrorIs(t, err, beequeue.ErrUncertain)
+		findings, err := f.Audit(bounded(t))
+		require.NoError(t, err)
+		require.Empty(t, findings)
+	})
+	// Text of the user's is never part of a key's name or of a script.
+	f := open(t, mini, beequeue.Config{})
+	odd := strings.Repeat("]]\n{}'\"", 1000)
+	require.NoError(t, f.CreateJob(odd).SetID(odd).Save(bounded(t)))
+}
