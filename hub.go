@@ -316,9 +316,7 @@ func (h *hub) adjust(ctx context.Context, conn rueidis.DedicatedClient) error {
 			}
 		}
 		h.mu.Unlock()
-		if len(add) > 0 {
-			h.lookAll()
-		}
+		h.lookAll(add)
 	}
 }
 
@@ -397,7 +395,7 @@ func (h *hub) dispatch(ctx context.Context) {
 			h.deliver(m)
 			if len(h.inbox) == 0 && h.gap.Swap(false) {
 				h.q.report(errors.New("callbacks are too slow: events were dropped"), "subscription")
-				h.lookAll()
+				h.lookAll([]string{h.q.keys.earlierDelayed}) // watches do not go this way
 			}
 		}
 	}
@@ -453,16 +451,21 @@ func (w *watch) nudge() {
 	}
 }
 
-func (h *hub) lookAll() {
+// lookAll has those look who listen to channels of which messages may have been missed.
+func (h *hub) lookAll(channels []string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for _, list := range h.watches {
-		for _, w := range list {
-			w.nudge()
+	if slices.Contains(channels, h.q.keys.events) {
+		for _, list := range h.watches {
+			for _, w := range list {
+				w.nudge()
+			}
 		}
 	}
-	for _, f := range h.dueSoon {
-		f(time.Time{})
+	if slices.Contains(channels, h.q.keys.earlierDelayed) {
+		for _, f := range h.dueSoon {
+			f(time.Time{})
+		}
 	}
 }
 
