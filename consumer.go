@@ -180,6 +180,9 @@ func (w *worker) run(ctx context.Context) error { //nolint:contextcheck // as sa
 	helpers.Wait()
 	w.flights.Wait()
 	w.standing.disconnect()
+	if w.standing.pooled {
+		w.q.closePooled()
+	}
 	if late := w.awaitHandlers(); err == nil {
 		err = late
 	}

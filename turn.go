@@ -28,6 +28,7 @@ type flight struct {
 	unread  pause                   // after records that could not be read
 	conn    rueidis.DedicatedClient // the waiting lane's own, if it has one
 	hangUp  func()
+	pooled  bool // or it left one in the client's pool
 }
 
 // turnLanes is how many turns a worker may have under way: with two, Redis works on

@@ -43,17 +43,23 @@ func (w *worker) wait() {
 // stand makes the call. When the worker is to stop, it ends it, and finds out what it
 // had claimed.
 func (w *worker) stand(f *flight) {
-	if f.conn == nil {
-		if f.conn, f.hangUp = w.q.dedicate(w.soft); f.conn == nil {
-			return // the worker stopped before anything was sent
+	conn := rueidis.CoreClient(w.q.client)
+	if w.q.client.Mode() == rueidis.ClientModeCluster {
+		if f.conn == nil {
+			if f.conn, f.hangUp = w.q.dedicate(w.soft); f.conn == nil {
+				return // the worker stopped before anything was sent
+			}
 		}
+		conn = f.conn
 	}
-	blocked, message, err := w.q.turnOnceWaiting(w.soft, f.conn, &f.call)
-	if moved := isRedirect(blocked) || isRedirect(err); moved || isBroken(blocked) || isBroken(err) {
+	blocked, message, err := w.q.turnOnceWaiting(w.soft, conn, &f.call)
+	moved, broken := isRedirect(blocked) || isRedirect(err), isBroken(blocked) || isBroken(err)
+	f.pooled = f.conn == nil && !broken
+	if moved || broken {
 		f.disconnect()
-		if moved {
-			blocked = nil
-		}
+	}
+	if moved {
+		blocked = nil
 	}
 	if err == nil {
 		f.reply, f.err = w.q.readTurn(&f.call, message)
@@ -78,7 +84,7 @@ func (w *worker) stand(f *flight) {
 	}
 }
 
-// disconnect closes the lane's connection, if it has one.
+// disconnect closes the lane's own connection, if it has one.
 func (f *flight) disconnect() {
 	if f.conn != nil {
 		f.conn.Close()
@@ -90,10 +96,11 @@ func (f *flight) disconnect() {
 // turnOnceWaiting waits until a job is waiting, or for blockTime, and then runs a
 // turn. It gives what is wrong with the one and with the other.
 //
-// It has a connection of its own, and not one of the client's pool: the client of a
-// cluster panics when it is asked to go elsewhere with a group of commands of which
-// one blocks (rueidis 1.0.79).
-func (q *Queue) turnOnceWaiting(ctx context.Context, conn rueidis.DedicatedClient, c *turnCall) (blocked error, message rueidis.RedisMessage, err error) {
+// In a cluster, it has a connection of its own, and not one of the client's pool: the
+// client of a cluster panics when it is asked to go elsewhere with a group of commands
+// of which one blocks (rueidis 1.0.79). Elsewhere the client knows best: that of
+// Sentinel changes over to a new master by itself, which a connection of ours does not.
+func (q *Queue) turnOnceWaiting(ctx context.Context, conn rueidis.CoreClient, c *turnCall) (blocked error, message rueidis.RedisMessage, err error) {
 	ctx, cancel := context.WithTimeout(ctx, blockTime+attemptTimeout)
 	defer cancel()
 	b := conn.B()
@@ -105,6 +112,12 @@ func (q *Queue) turnOnceWaiting(ctx context.Context, conn rueidis.DedicatedClien
 	}
 	message, err = results[1].ToMessage()
 	return blocked, message, err
+}
+
+// closePooled closes the connection that waiting left in the client's pool.
+func (q *Queue) closePooled() {
+	conn, _ := q.client.Dedicate()
+	conn.Close()
 }
 
 // isBroken tells whether an error is of the connection.
