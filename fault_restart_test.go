@@ -85,7 +85,7 @@ func (u *faultTraffic) resumes(after string) {
 	u.t.Helper()
 	first := u.flows("after " + after)
 	u.t.Logf("work resumed %v after %s", first.Round(time.Millisecond), after)
-	require.Less(u.t, first, 10*time.Second, "time to resume")
+	require.Less(u.t, first, 6*time.Second, "time to resume")
 }
 
 func (u *faultTraffic) endSaves() []string {
