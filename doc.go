@@ -2,7 +2,7 @@
 // Bee-Queue 2.x: an API server saves jobs, worker programs process them, and
 // both hear what became of them.
 //
-//	client, err := beequeue.Dial("redis://127.0.0.1:6379")
+//	client, err := beequeue.Dial(ctx, "redis://127.0.0.1:6379")
 //	q, err := beequeue.New(client, "push", beequeue.Config{})
 //
 //	// In the API server:

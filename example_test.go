@@ -15,13 +15,13 @@ import (
 )
 
 // openRedis gives the examples a Redis of their own, in this process. A program
-// has one line instead, Dial("redis://127.0.0.1:6379").
+// has one line instead, Dial(ctx, "redis://127.0.0.1:6379").
 func openRedis() (client rueidis.Client, stop func()) {
 	server, err := miniredis.Run()
 	if err != nil {
 		log.Fatal(err)
 	}
-	client, err = beequeue.Dial("redis://"+server.Addr(), func(o *rueidis.ClientOption) {
+	client, err = beequeue.Dial(context.Background(), "redis://"+server.Addr(), func(o *rueidis.ClientOption) {
 		o.AlwaysRESP2, o.ForceSingleClient = true, true // what miniredis needs
 	})
 	if err != nil {
@@ -43,7 +43,7 @@ type (
 func Example() {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	client, stop := openRedis() // or beequeue.Dial("redis://127.0.0.1:6379")
+	client, stop := openRedis() // or beequeue.Dial(ctx, "redis://127.0.0.1:6379")
 	defer stop()
 	q, err := beequeue.New(client, "push", beequeue.Config{})
 	if err != nil {

@@ -100,7 +100,7 @@ func TestFaultChild(t *testing.T) {
 	}
 	stall, err := time.ParseDuration(os.Getenv("BEEQUEUE_CHILD_STALL"))
 	require.NoError(t, err)
-	client, err := beequeue.Dial(os.Getenv("BEEQUEUE_CHILD_URL"))
+	client, err := beequeue.Dial(context.Background(), os.Getenv("BEEQUEUE_CHILD_URL"))
 	require.NoError(t, err)
 	q, err := beequeue.New(client, os.Getenv("BEEQUEUE_CHILD_QUEUE"), beequeue.Config{StallInterval: stall, MaxStalls: 2})
 	require.NoError(t, err)

@@ -129,7 +129,7 @@ func faultContext(t *testing.T) context.Context {
 // faultClient connects to a URL; the client is closed when the test is over.
 func faultClient(t *testing.T, url string, options ...func(*rueidis.ClientOption)) rueidis.Client {
 	t.Helper()
-	client, err := beequeue.Dial(url, options...)
+	client, err := beequeue.Dial(faultContext(t), url, options...)
 	require.NoError(t, err)
 	t.Cleanup(client.Close)
 	return client

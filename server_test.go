@@ -3,6 +3,7 @@ package beequeue_test
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -10,7 +11,9 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
+	"github.com/alicebob/miniredis/v2"
 	"github.com/redis/rueidis"
 	"github.com/stretchr/testify/require"
 
@@ -102,7 +105,7 @@ func TestServerVersions(t *testing.T) {
 		"# Server\r\nother:1\r\n":                                      true,
 		"":                                                             true,
 	} {
-		client, err := beequeue.Dial("redis://"+pretender(t, version), func(o *rueidis.ClientOption) {
+		client, err := beequeue.Dial(bounded(t), "redis://"+pretender(t, version), func(o *rueidis.ClientOption) {
 			o.AlwaysRESP2, o.ForceSingleClient = true, true
 		})
 		require.NoError(t, err, version)
@@ -124,20 +127,63 @@ func TestServerVersions(t *testing.T) {
 	}
 }
 
+// Dial goes on until Redis answers, or its context ends.
 func TestDial(t *testing.T) {
 	t.Parallel()
-	_, err := beequeue.Dial("http://127.0.0.1")
+	_, err := beequeue.Dial(bounded(t), "http://127.0.0.1")
 	require.ErrorContains(t, err, "beequeue: dial: ")
+	_, err = beequeue.Dial(bounded(t), "redis://127.0.0.1", func(o *rueidis.ClientOption) {
+		o.Standalone.ReplicaAddress = []string{"127.0.0.1:1"} // but not when to use it
+	})
+	require.ErrorIs(t, err, rueidis.ErrNoSendToReplicas)
+
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	address := listener.Addr().String()
-	require.NoError(t, listener.Close())
-	client, err := beequeue.Dial("redis://" + address)
-	require.ErrorContains(t, err, "beequeue: dial: ")
-	require.Nil(t, client)
-	client, err = beequeue.Dial("redis://"+address, func(o *rueidis.ClientOption) { o.ForceSingleClient = true })
-	require.Error(t, err)
-	require.Nil(t, client)
+	for _, silent := range []bool{true, false} { // it does not answer; it refuses the connection
+		if !silent {
+			require.NoError(t, listener.Close())
+		}
+		for _, single := range []bool{true, false} {
+			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+			began := time.Now()
+			client, err := beequeue.Dial(ctx, "redis://"+address, func(o *rueidis.ClientOption) { o.ForceSingleClient = single })
+			cancel()
+			require.Nil(t, client)
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+			require.ErrorContains(t, err, address)
+			require.Less(t, time.Since(began), 4*time.Second, "rueidis's own timeout is 5 s")
+		}
+	}
+
+	tries := make(chan string, 100)
+	m := miniredis.NewMiniRedis()
+	t.Cleanup(m.Close)
+	type dialed struct {
+		client rueidis.Client
+		err    error
+	}
+	done := make(chan dialed, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		client, err := beequeue.Dial(ctx, "redis://"+address, func(o *rueidis.ClientOption) {
+			o.AlwaysRESP2, o.ForceSingleClient = true, true
+			o.DialCtxFn = func(ctx context.Context, address string, dialer *net.Dialer, _ *tls.Config) (net.Conn, error) {
+				tries <- address
+				return dialer.DialContext(ctx, "tcp", address)
+			}
+		})
+		done <- dialed{client, err}
+	}()
+	for range 3 {
+		require.Equal(t, address, receive(t, tries, "a try"))
+	}
+	require.NoError(t, m.StartAddr(address))
+	d := receive(t, done, "a client")
+	require.NoError(t, d.err)
+	defer d.client.Close()
+	cancel() // of no matter any more
+	require.NoError(t, d.client.Do(bounded(t), d.client.B().Ping().Build()).Error())
 }
 
 // What a queue opens, beside the client's own connection, is closed with it.

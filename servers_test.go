@@ -1,6 +1,7 @@
 package beequeue_test
 
 import (
+	"context"
 	"os"
 	"slices"
 	"sync"
@@ -92,7 +93,7 @@ func (s *server) dial(t *testing.T, name string, options ...func(*rueidis.Client
 	} else {
 		url = s.running(t)
 	}
-	client, err := beequeue.Dial(url, append(all, options...)...)
+	client, err := beequeue.Dial(context.Background(), url, append(all, options...)...)
 	require.NoError(t, err)
 	return client
 }

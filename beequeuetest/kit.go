@@ -32,7 +32,7 @@ func New(tb testing.TB) *Kit {
 	tb.Cleanup(k.redis.Close)
 
 	var err error
-	k.client, err = beequeue.Dial("redis://beequeuetest", func(option *rueidis.ClientOption) {
+	k.client, err = beequeue.Dial(context.Background(), "redis://beequeuetest", func(option *rueidis.ClientOption) {
 		// What miniredis can do.
 		option.DisableCache = true
 		option.AlwaysRESP2 = true

@@ -171,7 +171,7 @@ func runWorker(env string) error {
 	if err := json.Unmarshal([]byte(env), &order); err != nil {
 		return err
 	}
-	client, err := beequeue.Dial(order.URL)
+	client, err := beequeue.Dial(context.Background(), order.URL)
 	if err != nil {
 		return err
 	}

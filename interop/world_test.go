@@ -42,7 +42,7 @@ func newWorld(t *testing.T, nodeFlags ...string) *world {
 // joinWorld makes a world of a server that runs already.
 func joinWorld(t *testing.T, addr string, nodeFlags ...string) *world {
 	t.Helper()
-	client, err := beequeue.Dial("redis://" + addr)
+	client, err := beequeue.Dial(context.Background(), "redis://"+addr)
 	require.NoError(t, err)
 	t.Cleanup(client.Close)
 	return &world{addr: addr, client: client, node: startNode(t, nodeFlags...)}

@@ -46,7 +46,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	client, closeRedis, err := embedded.Open(*redis)
+	client, closeRedis, err := embedded.Open(ctx, *redis)
 	if err != nil {
 		return err
 	}

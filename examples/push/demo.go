@@ -44,7 +44,7 @@ func (s summary) check() error {
 // runDemo runs all sides, posts one message, and waits until its pushes are done.
 // If ctx ends before, the summary is of what was done by then.
 func runDemo(ctx context.Context, o options, show *console) (s summary, err error) {
-	client, stop, err := embedded.Open(o.redis)
+	client, stop, err := embedded.Open(ctx, o.redis)
 	if err != nil {
 		return s, err
 	}

@@ -87,7 +87,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 
 // runSide runs the API or a worker, each with a queue of its own, until ctx ends.
 func runSide(ctx context.Context, o options, show *console) error {
-	client, stop, err := embedded.Open(o.redis)
+	client, stop, err := embedded.Open(ctx, o.redis)
 	if err != nil {
 		return err
 	}

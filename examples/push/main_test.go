@@ -224,7 +224,7 @@ func TestConsoleKeepsLogLinesWhole(t *testing.T) {
 func open(t *testing.T) (*miniredis.Miniredis, *beequeue.Queue) {
 	t.Helper()
 	server := miniredis.NewMiniRedis()
-	client, err := embedded.Dial(server)
+	client, err := embedded.Dial(t.Context(), server)
 	require.NoError(t, err)
 	queue, err := beequeue.New(client, queueName, beequeue.Config{ShutdownTimeout: 50 * time.Millisecond})
 	require.NoError(t, err)

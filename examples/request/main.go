@@ -55,7 +55,7 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 		return err
 	}
 
-	client, closeRedis, err := embedded.Open(*redis)
+	client, closeRedis, err := embedded.Open(ctx, *redis)
 	if err != nil {
 		return err
 	}

@@ -99,7 +99,7 @@ func TestWithoutRedis(t *testing.T) {
 func open(t *testing.T) (*miniredis.Miniredis, *server) {
 	t.Helper()
 	redis := miniredis.NewMiniRedis()
-	client, err := embedded.Dial(redis)
+	client, err := embedded.Dial(t.Context(), redis)
 	require.NoError(t, err)
 	queue, err := beequeue.New(client, "primes", beequeue.Config{
 		StallInterval:   100 * time.Millisecond,

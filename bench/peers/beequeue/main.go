@@ -24,7 +24,7 @@ type queue struct {
 }
 
 func open(ctx context.Context, url, name string) (peer.Peer, error) {
-	client, err := beequeue.Dial(url)
+	client, err := beequeue.Dial(ctx, url)
 	if err != nil {
 		return nil, err
 	}

@@ -90,12 +90,12 @@ if ids then
 end
 return reply`)
 
-func open(_ context.Context, url, name string) (peer.Peer, error) {
-	client, err := beequeue.Dial(url)
+func open(ctx context.Context, url, name string) (peer.Peer, error) {
+	client, err := beequeue.Dial(ctx, url)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	q := &queue{
 		client: client, base: "bq:" + tagged(name) + ":", saves: make(chan saving, most), stop: cancel,
 		waiters: make(map[string]chan struct{}), early: make(map[string]bool),

@@ -16,9 +16,9 @@ import (
 // Open connects to the server, Sentinel or cluster at url, or starts a miniredis
 // if url is empty. What it returns ends the connection, and the miniredis with
 // all that is in it. Close the queues first.
-func Open(url string) (rueidis.Client, func(), error) {
+func Open(ctx context.Context, url string) (rueidis.Client, func(), error) {
 	if url != "" {
-		client, err := beequeue.Dial(url)
+		client, err := beequeue.Dial(ctx, url)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -26,7 +26,7 @@ func Open(url string) (rueidis.Client, func(), error) {
 	}
 	server := miniredis.NewMiniRedis()
 	server.ClockTTL(true) // else keys never expire
-	client, err := Dial(server)
+	client, err := Dial(ctx, server)
 	if err != nil {
 		server.Close()
 		return nil, nil, err
@@ -38,8 +38,8 @@ func Open(url string) (rueidis.Client, func(), error) {
 }
 
 // Dial connects to a miniredis in this process, without a network.
-func Dial(server *miniredis.Miniredis) (rueidis.Client, error) {
-	return beequeue.Dial("redis://miniredis", func(o *rueidis.ClientOption) {
+func Dial(ctx context.Context, server *miniredis.Miniredis) (rueidis.Client, error) {
+	return beequeue.Dial(ctx, "redis://miniredis", func(o *rueidis.ClientOption) {
 		o.ForceSingleClient = true // it answers CLUSTER commands, but is no cluster
 		o.AlwaysRESP2 = true       // with RESP3, it refuses commands on a connection that subscribes
 		o.DialCtxFn = func(context.Context, string, *net.Dialer, *tls.Config) (net.Conn, error) {

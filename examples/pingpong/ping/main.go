@@ -30,7 +30,7 @@ func main() {
 func run(redis string, rounds int) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	client, err := beequeue.Dial(redis)
+	client, err := beequeue.Dial(ctx, redis)
 	if err != nil {
 		return err
 	}

@@ -28,7 +28,7 @@ func main() {
 func run(redis string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	client, err := beequeue.Dial(redis)
+	client, err := beequeue.Dial(ctx, redis)
 	if err != nil {
 		return err
 	}

@@ -51,7 +51,7 @@ func TestPingKnowsItsBalls(t *testing.T) {
 
 func dial(t *testing.T) rueidis.Client {
 	t.Helper()
-	client, stop, err := embedded.Open("")
+	client, stop, err := embedded.Open(t.Context(), "")
 	require.NoError(t, err)
 	t.Cleanup(stop)
 	return client
