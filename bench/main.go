@@ -14,6 +14,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/gobeequeue/beequeue/internal/redistest"
 )
 
 func main() {
@@ -65,9 +67,8 @@ func obtain(ctx context.Context, from string, o options) (*results, error) {
 	if from != "" {
 		return readResults(from)
 	}
-	s := &stage{}
 	r := newResults()
-	err := s.run(func() error { return measureAll(ctx, s, o, r) })
+	err := redistest.Program("bench", func(tb testing.TB) error { return measureAll(ctx, tb, o, r) })
 	return r, err
 }
 
@@ -97,7 +98,7 @@ func newBench(ctx context.Context, tb testing.TB, seconds float64, peers []strin
 
 // measureAll runs the workloads in rounds, the peers of a workload one after the
 // other, so that what disturbs the machine for a while disturbs all of them.
-func measureAll(ctx context.Context, s *stage, o options, r *results) error {
+func measureAll(ctx context.Context, tb testing.TB, o options, r *results) error {
 	workloads, err := chosen(o)
 	if err != nil {
 		return err
@@ -106,7 +107,7 @@ func measureAll(ctx context.Context, s *stage, o options, r *results) error {
 	if o.quick {
 		seconds /= 2
 	}
-	b, err := newBench(ctx, s, seconds, peersOf(workloads))
+	b, err := newBench(ctx, tb, seconds, peersOf(workloads))
 	if err != nil {
 		return err
 	}

@@ -268,17 +268,3 @@ func TestResultsFile(t *testing.T) {
 	assert.Equal(t, r.Samples, again.Samples)
 	assert.Contains(t, again.origin(), "Without river: no PostgreSQL.")
 }
-
-// TestStage sees that a failure of a test helper becomes an error, after clean-up.
-func TestStage(t *testing.T) {
-	var order []int
-	s := &stage{}
-	err := s.run(func() error {
-		s.Cleanup(func() { order = append(order, 1) })
-		s.Cleanup(func() { order = append(order, 2) })
-		s.Fatalf("no luck")
-		return nil
-	})
-	require.EqualError(t, err, "no luck")
-	assert.Equal(t, []int{2, 1}, order)
-}

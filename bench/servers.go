@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -17,54 +16,6 @@ import (
 
 	"github.com/gobeequeue/beequeue/internal/redistest"
 )
-
-// stage lets redistest, which is made for tests, serve a program: it fails by a
-// panic that run turns into an error, and cleans up at the end of run.
-type stage struct {
-	testing.TB // nil: what is not below is not used
-
-	cleanups []func()
-}
-
-type stageError struct{ error }
-
-func (s *stage) Helper()          {}
-func (s *stage) Name() string     { return "bench" }
-func (s *stage) Cleanup(f func()) { s.cleanups = append(s.cleanups, f) }
-func (s *stage) Logf(format string, args ...any) {
-	fmt.Fprintf(os.Stderr, format+"\n", args...)
-}
-
-func (s *stage) Fatalf(format string, args ...any) {
-	panic(stageError{fmt.Errorf(format, args...)})
-}
-
-func (s *stage) Skipf(format string, args ...any) { s.Fatalf(format, args...) }
-
-func (s *stage) TempDir() string {
-	dir, err := os.MkdirTemp("", "beequeue-bench-")
-	if err != nil {
-		s.Fatalf("%w", err)
-	}
-	s.Cleanup(func() { _ = os.RemoveAll(dir) })
-	return dir
-}
-
-// run calls f, and then cleans up what f started, the latest first.
-func (s *stage) run(f func() error) (err error) {
-	defer func() {
-		value := recover()
-		for _, clean := range slices.Backward(s.cleanups) {
-			clean()
-		}
-		if failed, ok := value.(stageError); ok {
-			err = errors.Join(failed.error, err)
-		} else if value != nil {
-			panic(value)
-		}
-	}()
-	return f()
-}
 
 // usage is what a measurement reads off the servers before and after.
 type usage struct {
