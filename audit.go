@@ -83,7 +83,9 @@ func (q *Queue) audit(ctx context.Context, mend bool) ([]Finding, error) {
 	most := min(100, 1+entries/(listed+1))
 	var findings []Finding
 	for chunk := range slices.Chunk(suspects, most) {
-		more, err := q.inspect(ctx, mend, chunk)
+		bounded, cancel := q.bound(ctx)
+		more, err := q.inspect(bounded, mend, chunk)
+		cancel()
 		if err != nil {
 			return findings, err
 		}

@@ -91,22 +91,32 @@ const (
 // client says so, too, of a connection that it gave up in a failover.
 const closedTries = 6
 
-// run calls a script until its reply arrives. Errors that pass by themselves
-// (lost connections, a failover, a restart) are told to notice, if there is one,
-// and the call is repeated after a pause, until ctx ends; then the error wraps
-// ErrUncertain if a try may have reached Redis. Any other error is the server's
-// refusal, and comes back at once.
-func (q *Queue) run(ctx context.Context, s *rueidis.Lua, keys, args []string, notice func(error)) (rueidis.RedisMessage, error) {
-	return q.repeat(ctx, s, keys, args, notice, false)
+// run calls a script until its reply arrives.
+func (q *Queue) run(ctx context.Context, s *rueidis.Lua, keys, args []string) (rueidis.RedisMessage, error) {
+	return q.repeat(ctx, q.plainly(s, keys, args), nil, false)
 }
 
-// repeat is run for a call that may have been tried before.
-func (q *Queue) repeat(ctx context.Context, s *rueidis.Lua, keys, args []string, notice func(error), reached bool) (rueidis.RedisMessage, error) {
+// A request is one try of a call.
+type request func(ctx context.Context) (rueidis.RedisMessage, error)
+
+// plainly runs a script by its name, or by its text where Redis does not know it.
+func (q *Queue) plainly(s *rueidis.Lua, keys, args []string) request {
+	return func(ctx context.Context) (rueidis.RedisMessage, error) {
+		return s.Exec(ctx, q.client, keys, args).ToMessage()
+	}
+}
+
+// repeat makes a request, which may have been made before, until its reply arrives.
+// Errors that pass by themselves (lost connections, a failover, a restart) are told to
+// notice, if there is one, and the request is made again after a pause, until ctx ends;
+// then the error wraps ErrUncertain if a try may have reached Redis. Any other error is
+// the server's refusal, and comes back at once.
+func (q *Queue) repeat(ctx context.Context, r request, notice func(error), reached bool) (rueidis.RedisMessage, error) {
 	var wait pause
 	closed := 0
 	for limit := attemptTimeout; ; limit = min(2*limit, longestAttempt) {
 		try, cancel := context.WithTimeout(ctx, limit)
-		message, err := s.Exec(try, q.client, keys, args).ToMessage()
+		message, err := r(try)
 		cancel()
 		if err == nil || rueidis.IsRedisNil(err) {
 			return message, nil
@@ -136,23 +146,33 @@ func (q *Queue) repeat(ctx context.Context, s *rueidis.Lua, keys, args []string,
 
 // ask calls a script that only reads, like run.
 func (q *Queue) ask(ctx context.Context, s *rueidis.Lua, keys, args []string) (rueidis.RedisMessage, error) {
-	message, err := q.run(ctx, s, keys, args, nil)
+	message, err := q.run(ctx, s, keys, args)
 	if errors.Is(err, ErrUncertain) {
-		err = fmt.Errorf("redis did not answer: %w", context.Cause(ctx))
+		if cause := context.Cause(ctx); cause != nil {
+			return message, fmt.Errorf("redis did not answer: %w", cause)
+		}
+		return message, fmt.Errorf("redis did not answer: %w", rueidis.ErrClosing)
 	}
 	return message, err
 }
 
 // do runs one command that changes nothing, or nothing when repeated, until its
-// reply arrives or ctx ends. It takes a func because a command can be sent once.
+// reply arrives, ctx ends or, if that has no deadline, Config.CallTimeout has passed.
+// It takes a func because a command can be sent once.
 func (q *Queue) do(ctx context.Context, command func(rueidis.Builder) rueidis.Completed) rueidis.RedisResult {
+	ctx, cancel := q.bound(ctx)
+	defer cancel()
 	var wait pause
+	closed := 0
 	for limit := attemptTimeout; ; limit = min(2*limit, longestAttempt) {
 		try, cancel := context.WithTimeout(ctx, limit)
 		result := q.client.Do(try, command(q.client.B()))
 		cancel()
 		err := result.Error()
-		if err == nil || !passing(err) || ctx.Err() != nil || !sleep(ctx, wait.next()) {
+		if errors.Is(err, rueidis.ErrClosing) {
+			closed++
+		}
+		if err == nil || !passing(err) || closed == closedTries || ctx.Err() != nil || !sleep(ctx, wait.next()) {
 			return result
 		}
 	}

@@ -112,13 +112,15 @@ func (k *keys) checkMode(client rueidis.Client) error {
 }
 
 // explain turns what a server says of keys in the wrong place into an error
-// that says what to write instead.
+// that says what to write instead, and gives a name to what users may test for.
 func (k *keys) explain(err error) error {
 	reply, ok := rueidis.IsRedisErr(err)
 	if !ok {
 		return err
 	}
 	switch code, _, _ := strings.Cut(reply.Error(), " "); code {
+	case "OOM":
+		return fmt.Errorf("%w: %w", ErrOutOfMemory, err)
 	case "CROSSSLOT":
 		return fmt.Errorf("%w: the server is a cluster and plain keys (%sid, ...) lie in several of its slots; leave Config.PlainKeys off, "+
 			"and let Node processes join by naming their queue with braces: new Queue('{name}')", ErrKeyLayout, k.base)

@@ -181,7 +181,7 @@ func (w *worker) run(ctx context.Context) error { //nolint:contextcheck // as sa
 	w.flights.Wait()
 	w.standing.disconnect()
 	if w.standing.pooled {
-		w.q.closePooled()
+		w.q.closePooled(w.hard) //nolint:contextcheck // its context is the worker's
 	}
 	if late := w.awaitHandlers(); err == nil {
 		err = late

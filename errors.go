@@ -27,6 +27,10 @@ var (
 	ErrIDTooLong    = errors.New("id is too long")
 	ErrQueueFull    = errors.New("too many jobs are waiting")
 
+	// ErrOutOfMemory means that Redis has reached its maxmemory and may not evict
+	// anything (error OOM, policy noeviction). Nothing was stored.
+	ErrOutOfMemory = errors.New("redis is out of memory")
+
 	// ErrUncertain means that the connection was lost, or the time ran out,
 	// between a request and its reply: the change may or may not have been
 	// made. Saving the same *Job once more is safe and tells which it was.

@@ -61,6 +61,21 @@ func TestLimits(t *testing.T) {
 		require.Len(t, failed.Errors, 1)
 		require.ErrorIs(t, failed.Errors[plain[4]], beequeue.ErrQueueFull)
 		require.NotErrorIs(t, err, beequeue.ErrUncertain)
+
+		// A job whose id is taken needs no room, and one that has none takes no id.
+		g := open(t, s, beequeue.Config{MaxWaiting: 2})
+		require.NoError(t, g.CreateJob(1).SetID("a").Save(bounded(t)))
+		all := []*beequeue.Job{
+			g.CreateJob(1).SetID("a"), g.CreateJob(2).SetID("b"), g.CreateJob(3).SetID("b"), g.CreateJob(4).SetID("c"), g.CreateJob(5).SetID("c"),
+		}
+		failed = nil
+		require.ErrorAs(t, g.SaveAll(bounded(t), all), &failed)
+		require.Len(t, failed.Errors, 4)
+		require.ErrorIs(t, failed.Errors[all[0]], beequeue.ErrDuplicateID)
+		require.ErrorIs(t, failed.Errors[all[2]], beequeue.ErrDuplicateID)
+		require.ErrorIs(t, failed.Errors[all[3]], beequeue.ErrQueueFull)
+		require.ErrorIs(t, failed.Errors[all[4]], beequeue.ErrQueueFull)
+
 		findings, err := f.Audit(bounded(t))
 		require.NoError(t, err)
 		require.Empty(t, findings)

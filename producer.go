@@ -26,7 +26,9 @@ import (
 //
 // The error wraps ErrDuplicateID if the id given to SetID is taken, ErrClosed
 // after Close, ErrUnknownBackoff and others for what the setters were given, and
-// ErrDataTooLarge, ErrIDTooLong and ErrQueueFull for the limits of Config.
+// ErrDataTooLarge, ErrIDTooLong and ErrQueueFull for the limits of Config, and
+// ErrOutOfMemory for Redis's. With Config.SaveReplicas, Save returns when the job has
+// been copied to so many replicas.
 func (j *Job) Save(ctx context.Context) error {
 	if j == nil || j.queue == nil {
 		return errors.New("beequeue: save: job was not made by CreateJob")
@@ -288,7 +290,7 @@ func (s *saver) flush(l *lane) {
 			return
 		}
 		now := time.Now()
-		renew := now.Sub(l.renewed) > renewal
+		renew := now.Sub(l.renewed) > renewal || s.q.config.SaveReplicas > 0
 		args := prepareSave(l, batch, renew, s.q.config.MaxWaiting)
 		// Nobody's context: callers come and go while the call is repeated.
 		ctx, cancel := context.WithTimeout(s.life, callRetention/2)

@@ -53,6 +53,13 @@ type Config struct {
 	// behind. Jobs that are delayed do not count. Default 0, no limit.
 	MaxWaiting int
 
+	// SaveReplicas is how many replicas must have a job before its Save returns
+	// (Redis's WAIT): then a failover to one of these does not lose it, which
+	// asynchronous replication may otherwise do. A Save that does not learn of so
+	// many in time returns ErrUncertain; the job is stored on the master then, or
+	// will be. Each call of a Save takes a connection for itself. Default 0.
+	SaveReplicas int
+
 	// RemoveOnSuccess removes the records of succeeded jobs. Wait then learns
 	// of a job's end only if it was waiting already.
 	RemoveOnSuccess bool
@@ -83,7 +90,7 @@ func (c Config) withDefaults() (Config, error) {
 	for _, limit := range []struct {
 		name  string
 		value int
-	}{{"MaxData", c.MaxData}, {"MaxID", c.MaxID}, {"MaxWaiting", c.MaxWaiting}} {
+	}{{"MaxData", c.MaxData}, {"MaxID", c.MaxID}, {"MaxWaiting", c.MaxWaiting}, {"SaveReplicas", c.SaveReplicas}} {
 		if limit.value < 0 {
 			return c, fmt.Errorf("config: %s: %d is negative", limit.name, limit.value)
 		}

@@ -22,7 +22,8 @@ var luaFiles embed.FS
 
 // scripts are the queue's scripts, ready to run, and the keys of each.
 type scripts struct {
-	turnSHA                               string       // which Redis knows the turn script by
+	turnSHA                               string // which Redis knows the turn script by
+	saveSource                            string
 	save, turn, remove, retry             *rueidis.Lua // named calls, see calls.go
 	heartbeat, sweep, raise               *rueidis.Lua // harmless when repeated
 	audit                                 *rueidis.Lua // harmless when repeated, or read only
@@ -42,6 +43,7 @@ func newScripts(k *keys) *scripts {
 	}
 	return &scripts{
 		save:          named("save"),
+		saveSource:    luaSource("call") + luaSource("save"),
 		turn:          named("turn"),
 		turnSHA:       fmt.Sprintf("%x", sha1.Sum([]byte(luaSource("call")+luaSource("turn")))),
 		remove:        named("remove"),
@@ -113,7 +115,11 @@ func prepareSave(l *lane, batch []*saveItem, renew bool, most int) []string {
 
 // saveJobs runs save.lua for n jobs.
 func (q *Queue) saveJobs(ctx context.Context, args []string, n int, notice func(error)) ([]saveReply, error) {
-	message, err := q.run(ctx, q.scripts.save, q.scripts.saveKeys, args, notice)
+	r := q.plainly(q.scripts.save, q.scripts.saveKeys, args)
+	if q.config.SaveReplicas > 0 {
+		r = q.replicated(q.scripts.saveSource, q.scripts.saveKeys, args)
+	}
+	message, err := q.repeat(ctx, r, notice, false)
 	if err != nil {
 		return nil, err
 	}
@@ -270,7 +276,7 @@ func (c *turnCall) claimNothing() { c.args[4] = "0" }
 
 // turn runs turn.lua.
 func (q *Queue) turn(ctx context.Context, c *turnCall, notice func(error)) (turnReply, error) {
-	message, err := q.repeat(ctx, q.scripts.turn, q.scripts.turnKeys, c.args, notice, c.reached)
+	message, err := q.repeat(ctx, q.plainly(q.scripts.turn, q.scripts.turnKeys, c.args), notice, c.reached)
 	if err != nil {
 		return turnReply{}, err
 	}
@@ -328,7 +334,7 @@ func (q *Queue) readRecords(ctx context.Context, jobs []claimed) error {
 // returns the ids that are no longer token's.
 func (q *Queue) heartbeat(ctx context.Context, token string, lease time.Duration, jobs []string) ([]string, error) {
 	args := append([]string{token, text(lease)}, jobs...)
-	message, err := q.run(ctx, q.scripts.heartbeat, q.scripts.heartbeatKeys, args, nil)
+	message, err := q.run(ctx, q.scripts.heartbeat, q.scripts.heartbeatKeys, args)
 	if err != nil {
 		return nil, err
 	}
@@ -358,7 +364,7 @@ func (q *Queue) sweep(ctx context.Context, cursors [3]string) (sweepReply, error
 		text(q.config.StallInterval), strconv.Itoa(q.config.MaxStalls), q.token, sweepClaim,
 		cursors[0], cursors[1], cursors[2], text(callRetention),
 	}
-	message, err := q.run(ctx, q.scripts.sweep, q.scripts.sweepKeys, args, nil)
+	message, err := q.run(ctx, q.scripts.sweep, q.scripts.sweepKeys, args)
 	if err != nil {
 		return sweepReply{}, err
 	}
@@ -401,7 +407,7 @@ type raiseReply struct {
 // raise runs raise.lua.
 func (q *Queue) raise(ctx context.Context) (raiseReply, error) {
 	const most = 1000
-	message, err := q.run(ctx, q.scripts.raise, q.scripts.raiseKeys, []string{strconv.Itoa(most)}, nil)
+	message, err := q.run(ctx, q.scripts.raise, q.scripts.raiseKeys, []string{strconv.Itoa(most)})
 	if err != nil {
 		return raiseReply{}, err
 	}
@@ -416,7 +422,7 @@ func (q *Queue) raise(ctx context.Context) (raiseReply, error) {
 // remove runs remove.lua.
 func (q *Queue) remove(ctx context.Context, id string) error {
 	return q.control.serialized(ctx, func() error {
-		_, err := q.run(ctx, q.scripts.remove, q.scripts.removeKeys, append(q.control.next(), id), nil)
+		_, err := q.run(ctx, q.scripts.remove, q.scripts.removeKeys, append(q.control.next(), id))
 		return err
 	})
 }
@@ -424,7 +430,7 @@ func (q *Queue) remove(ctx context.Context, id string) error {
 // retry runs retry.lua.
 func (q *Queue) retry(ctx context.Context, id string) error {
 	return q.control.serialized(ctx, func() error {
-		message, err := q.run(ctx, q.scripts.retry, q.scripts.retryKeys, append(q.control.next(), id), nil)
+		message, err := q.run(ctx, q.scripts.retry, q.scripts.retryKeys, append(q.control.next(), id))
 		if err != nil {
 			return err
 		}
@@ -477,7 +483,7 @@ func (q *Queue) look(ctx context.Context, mend bool, ids []string) ([]view, erro
 	if mend {
 		args[0] = "1"
 	}
-	message, err := q.run(ctx, q.scripts.audit, q.scripts.auditKeys, args, nil)
+	message, err := q.run(ctx, q.scripts.audit, q.scripts.auditKeys, args)
 	if err != nil {
 		return nil, err
 	}

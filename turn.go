@@ -2,6 +2,7 @@ package beequeue
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"strconv"
@@ -71,7 +72,7 @@ func (w *worker) nextTurn() *flight {
 	for _, f := range w.turns {
 		if f.aloft {
 			least, alone = max(1, w.size/(2*turnLanes)), false
-		} else {
+		} else if grounded == nil { // the first: standing turns want to know that it is in use
 			grounded = f
 		}
 	}
@@ -159,7 +160,16 @@ func (w *worker) load(f *flight) {
 // perform makes the call that is prepared.
 func (w *worker) perform(f *flight) {
 	notice := func(err error) { w.q.report(err, "record and claim jobs") }
-	f.reply, f.err = w.q.turn(w.hard, &f.call, notice)
+	for {
+		f.reply, f.err = w.q.turn(w.hard, &f.call, notice)
+		if w.hard.Err() != nil || !errors.Is(f.err, ErrUncertain) {
+			break
+		}
+		// It may have run: another number would not hear of what it claimed.
+		f.call.reached = true
+		notice(f.err)
+		sleep(w.hard, f.refused.next())
+	}
 	if f.err == nil {
 		f.refused = pause{}
 		w.fetch(f)

@@ -22,6 +22,10 @@ type Event struct {
 // heard nothing: events get lost, and workers may not send any.
 const watchInterval = 5 * time.Second
 
+// watchPatience is how long a watcher that has not looked yet waits for an event: the
+// job may have ended before, without one.
+const watchPatience = 200 * time.Millisecond
+
 var errNoProgress = errors.New("progress is empty")
 
 // Wait waits for the job to finish, and returns its result, or a *FailedError
@@ -93,7 +97,7 @@ func (q *Queue) watchJob(ctx context.Context, id string, saved mark, pass func(e
 	}
 	w := q.hub.watch(id, saved)
 	defer q.hub.unwatch(w)
-	tick := time.NewTicker(watchInterval)
+	tick := time.NewTimer(watchPatience)
 	defer tick.Stop()
 	for {
 		select {
@@ -114,7 +118,9 @@ func (q *Queue) watchJob(ctx context.Context, id string, saved mark, pass func(e
 			w.pass(pass)
 			return e.ending(), nil
 		case <-w.look:
+			tick.Reset(watchInterval)
 		case <-tick.C:
+			tick.Reset(watchInterval)
 		case <-ctx.Done():
 			return event{}, context.Cause(ctx)
 		case <-q.life.Done():

@@ -2,6 +2,7 @@ package beequeue
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -72,8 +73,9 @@ func (w *worker) stand(f *flight) {
 		w.perform(f)
 	}
 	switch {
-	case blocked == nil:
+	case blocked == nil && f.err == nil:
 		f.refused = pause{}
+	case blocked == nil: // the turn was refused, which perform has told
 	case w.soft.Err() == nil:
 		// A server that is out of memory, or denies the command, may still let jobs be
 		// claimed: so the loop goes on, if not at once.
@@ -101,23 +103,34 @@ func (f *flight) disconnect() {
 // of which one blocks (rueidis 1.0.79). Elsewhere the client knows best: that of
 // Sentinel changes over to a new master by itself, which a connection of ours does not.
 func (q *Queue) turnOnceWaiting(ctx context.Context, conn rueidis.CoreClient, c *turnCall) (blocked error, message rueidis.RedisMessage, err error) {
-	ctx, cancel := context.WithTimeout(ctx, blockTime+attemptTimeout)
-	defer cancel()
+	// Not WithTimeout: with a deadline, rueidis does not look at cancellation, where it
+	// does not pipeline.
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer time.AfterFunc(blockTime+attemptTimeout, func() { cancel(context.DeadlineExceeded) }).Stop()
 	b := conn.B()
 	results := conn.DoMulti(ctx,
 		b.Blmove().Source(q.keys.waiting).Destination(q.keys.waiting).Right().Right().Timeout(blockTime.Seconds()).Build(),
 		b.Evalsha().Sha1(q.scripts.turnSHA).Numkeys(int64(len(q.scripts.turnKeys))).Key(q.scripts.turnKeys...).Arg(c.args...).Build())
-	if blocked = results[0].Error(); rueidis.IsRedisNil(blocked) {
+	switch blocked = results[0].Error(); {
+	case rueidis.IsRedisNil(blocked):
 		blocked = nil
+	case errors.Is(blocked, context.Canceled):
+		blocked = context.Cause(ctx)
 	}
 	message, err = results[1].ToMessage()
 	return blocked, message, err
 }
 
-// closePooled closes the connection that waiting left in the client's pool.
-func (q *Queue) closePooled() {
-	conn, _ := q.client.Dedicate()
-	conn.Close()
+// closePooled closes the connection that waiting left in the client's pool. One that the
+// client does not give at once is in use by others.
+func (q *Queue) closePooled(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
+	defer cancel()
+	if conn, hangUp := q.dedicate(ctx); conn != nil {
+		conn.Close()
+		hangUp()
+	}
 }
 
 // isBroken tells whether an error is of the connection.

@@ -15,7 +15,11 @@
 
 local answer, late = recall()
 if late then return stale() end
-if answer then return answer end
+if answer then
+  -- A caller that waits for replicas needs a write to wait for.
+  if ARGV[3] == '1' then redis.pcall('HSET', KEYS[1], ARGV[1], call('HGET', KEYS[1], ARGV[1])) end
+  return answer
+end
 
 -- What was asked, as arrays: the records; and for jobs of the second form, the ids
 -- and due times that are given.
@@ -46,14 +50,20 @@ if records then
   if anyDue then call('ZCARD', KEYS[5]) end
 end
 
--- Which jobs have no room in waiting: the last of those that are for it.
+-- Which jobs have no room in waiting: the last of those that are for it. One whose id
+-- is taken needs none.
 local full, isFull = {}, false
 if ARGV[5] ~= '' then
-  local room = tonumber(ARGV[5]) - call('LLEN', KEYS[4])
+  local room, seen = tonumber(ARGV[5]) - call('LLEN', KEYS[4]), {}
   for i = 1, count do
-    if not due[i] then
+    local id = own[i]
+    if not due[i] and not (id and (seen[id] or call('HEXISTS', KEYS[3], id) == 1)) then
       room = room - 1
-      if room < 0 then full[i], isFull = true, true end
+      if room < 0 then
+        full[i], isFull = true, true
+      elseif id then
+        seen[id] = true
+      end
     end
   end
 end

@@ -1,0 +1,176 @@
+package beequeue_test
+
+import (
+	"context"
+	"encoding/json"
+	"regexp"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/redis/rueidis"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/gobeequeue/beequeue"
+	"github.com/gobeequeue/beequeue/internal/redistest"
+)
+
+// Calls without a deadline end after CallTimeout, and at once when the client is
+// closed.
+func TestFaultReadsAreBounded(t *testing.T) {
+	t.Parallel()
+	s := faultRedis(t)
+	proxy := redistest.StartProxy(t, s.Addr)
+	client := faultClient(t, proxy.URL())
+	q := faultOpen(t, client, faultName(), beequeue.Config{CallTimeout: 500 * time.Millisecond})
+	q.save(nil)
+	reads := func() []error {
+		_, audit := q.Audit(context.Background())
+		_, counts := q.Counts(context.Background())
+		_, jobs := q.GetJobs(context.Background(), beequeue.StateWaiting, beequeue.Page{})
+		return []error{audit, counts, jobs}
+	}
+	proxy.Block()
+	began := time.Now()
+	for _, err := range reads() {
+		require.Error(t, err)
+	}
+	require.Less(t, time.Since(began), 5*time.Second)
+
+	client = faultClient(t, s.URL())
+	q = faultOpen(t, client, faultName(), beequeue.Config{CallTimeout: 500 * time.Millisecond})
+	client.Close()
+	for _, err := range reads() {
+		require.ErrorIs(t, err, rueidis.ErrClosing)
+		require.NotContains(t, err.Error(), "%!")
+	}
+}
+
+// Close gets by without a connection that the client has not got.
+func TestFaultCloseWithSmallPool(t *testing.T) {
+	t.Parallel()
+	s := faultRedis(t)
+	client := faultClient(t, s.URL(), func(o *rueidis.ClientOption) { o.BlockingPoolSize = 2 })
+	first := faultOpen(t, client, faultName(), beequeue.Config{ShutdownTimeout: time.Second})
+	first.OnJobSucceeded(func(string, json.RawMessage) {})
+	started, finish := make(chan string, 1), make(chan struct{})
+	first.process(1, func(_ context.Context, job *beequeue.Job) (any, error) {
+		started <- job.ID
+		<-finish
+		return nil, nil
+	})
+	clients := func() string {
+		list, err := client.Do(faultContext(t), client.B().ClientList().Build()).ToString()
+		require.NoError(t, err)
+		return list
+	}
+	subscribed := regexp.MustCompile(` sub=[1-9]`)
+	subscriptions := func() int { return len(subscribed.FindAllString(clients(), -1)) }
+	faultAwait(t, "both connections to be in use", func() bool { return strings.Contains(clients(), "cmd=blmove") && subscriptions() == 1 })
+	faultReceive(t, started, first.save(nil).ID)
+	second := faultOpen(t, client, faultName(), beequeue.Config{})
+	second.OnJobSucceeded(func(string, json.RawMessage) {}) // takes the one that is free
+	faultAwait(t, "the other subscription", func() bool { return subscriptions() == 2 })
+	began := time.Now()
+	time.AfterFunc(100*time.Millisecond, func() { close(finish) })
+	_ = first.Close(faultContext(t)) // what it says of the connection that it did not get is no matter
+	assert.Less(t, time.Since(began), 4*time.Second)
+}
+
+// A standing turn that is refused is not made again and again.
+func TestFaultStandingTurnRefused(t *testing.T) {
+	t.Parallel()
+	s := faultRedis(t)
+	client := faultClient(t, s.URL())
+	q := faultOpen(t, client, faultName(), beequeue.Config{})
+	view := &faultView{t, client, q.KeyPrefix()}
+	q.process(4, func(context.Context, *beequeue.Job) (any, error) { return nil, nil })
+	q.save(nil)
+	view.allSucceeded(1)
+	view.number("DEL", "owners")
+	require.NoError(t, client.Do(faultContext(t), client.B().Set().Key(q.KeyPrefix()+"owners").Value("x").Build()).Error())
+	before := q.errs.count()
+	q.save(nil)
+	faultAwait(t, "OnError", func() bool { return q.errs.count() > before })
+	tick := time.NewTicker(3 * time.Second)
+	defer tick.Stop()
+	faultReceive(t, tick.C, "some time to pass")
+	assert.Less(t, q.errs.count()-before, 25, "errors in 3 s")
+	view.number("DEL", "owners")
+	view.allSucceeded(2)
+}
+
+// Wait does not rely on events, which nobody may send.
+func TestFaultWaitWithoutEvents(t *testing.T) {
+	t.Parallel()
+	s := faultRedis(t)
+	client := faultClient(t, s.URL())
+	q := faultOpen(t, client, faultName(), beequeue.Config{})
+	w := faultOpen(t, client, q.Name(), beequeue.Config{NoEvents: true})
+	view := &faultView{t, client, q.KeyPrefix()}
+	q.OnJobSucceeded(func(string, json.RawMessage) {})
+	faultAwait(t, "the subscription", func() bool { return faultSubscribers(t, client, q.KeyPrefix()) == 1 })
+	removed := q.save(nil)
+	require.NoError(t, q.RemoveJob(faultContext(t), removed.ID))
+	w.process(4, func(context.Context, *beequeue.Job) (any, error) { return 1, nil })
+	job := q.save(nil)
+	view.allSucceeded(1)
+	began := time.Now()
+	result, err := job.Wait(faultContext(t))
+	require.NoError(t, err)
+	require.JSONEq(t, "1", string(result))
+	_, err = removed.Wait(faultContext(t))
+	require.ErrorIs(t, err, beequeue.ErrNotFound)
+	assert.Less(t, time.Since(began), 3*time.Second)
+}
+
+// closingClient runs a turn, and then says six times that it is closed: as a client
+// of Sentinel may in a failover.
+type closingClient struct {
+	rueidis.Client
+
+	closed rueidis.Client
+	times  atomic.Int32
+}
+
+func (c *closingClient) Do(ctx context.Context, command rueidis.Completed) rueidis.RedisResult {
+	words := strings.Join(command.Commands(), " ")
+	if strings.HasPrefix(words, "EVALSHA ") && strings.Contains(words, ":turn0 ") {
+		if n := c.times.Load(); n > 0 {
+			if c.times.Add(-1); n == 6 {
+				_ = c.Client.Do(ctx, command)
+			}
+			return c.closed.Do(ctx, c.closed.B().Ping().Build())
+		}
+	}
+	return c.Client.Do(ctx, command)
+}
+
+// A turn whose reply did not come for so long that the client gave up is made again
+// under its number: so its outcomes are recorded once, and its claims run.
+func TestFaultTurnUncertain(t *testing.T) {
+	t.Parallel()
+	s := faultRedis(t)
+	inner, closed := faultClient(t, s.URL()), faultClient(t, s.URL())
+	closed.Close()
+	client := &closingClient{Client: inner, closed: closed}
+	q := faultOpen(t, client, faultName(), beequeue.Config{})
+	view := &faultView{t, inner, q.KeyPrefix()}
+	started, finish := make(chan string, 10), make(chan struct{})
+	q.process(1, func(_ context.Context, job *beequeue.Job) (any, error) {
+		started <- job.ID
+		<-finish
+		return nil, nil
+	})
+	first := q.save(nil)
+	require.Equal(t, first.ID, faultReceive(t, started, "the first job"))
+	second := q.save(nil)
+	client.times.Store(6)
+	close(finish)
+	require.Equal(t, second.ID, faultReceive(t, started, "the second job"))
+	view.allSucceeded(2)
+	require.NoError(t, q.errs.find(beequeue.ErrOwnershipLost, ""))
+	require.Empty(t, started)
+}
