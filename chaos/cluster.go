@@ -1,0 +1,205 @@
+package main
+
+import (
+	"strings"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"github.com/gobeequeue/beequeue"
+	"github.com/gobeequeue/beequeue/chaos/internal/actor"
+	"github.com/gobeequeue/beequeue/internal/redistest"
+)
+
+// Faults of a cluster: three masters and three replicas.
+var clusterScenarios = []scenario{
+	{
+		name:  "cluster-failover",
+		fault: "cluster: manual failover",
+		bound: "refused 0, lost 0",
+		needs: need{cluster: true},
+		run:   clusterFailover,
+	},
+	{
+		name:  "cluster-migration",
+		fault: "cluster: slot migration with a pause of 3 s halfway",
+		bound: "refused 0, lost 0",
+		needs: need{cluster: true},
+		run:   clusterMigration,
+	},
+	{
+		name:  "cluster-killed",
+		fault: "cluster: master killed",
+		bound: "resumes within 2 s of the new master; lost is only what had not been copied (docs/guarantees.md)",
+		needs: need{cluster: true},
+		run:   func(s *scene) { clusterKilled(s, 0) },
+	},
+	{
+		name:  "cluster-killed-wait",
+		fault: "cluster: master killed, back after 3 s; saves wait for a replica (WAIT)",
+		bound: "lost 0; saves resume within 2 s of the replica",
+		needs: need{cluster: true, replicas: true},
+		run:   func(s *scene) { clusterKilled(s, 1) },
+	},
+}
+
+// queueKey is a key in the queue's slot.
+const queueKey = "{" + queueName + "}"
+
+func (s *scene) cluster() *redistest.Cluster {
+	s.tb.Helper()
+	c := redistest.StartCluster(s.tb, "--appendonly", "yes")
+	s.url = c.URL()
+	s.look(s.url)
+	return c
+}
+
+func clusterFailover(s *scene) {
+	c := s.cluster()
+	s.traffic(time.Duration(s.size(12, 8))*time.Second, 300, actor.Order{})
+	c.Failover(s.tb, queueKey)
+	s.resumed(time.Now(), "")
+	s.drained()
+	s.most("refused", s.count(actor.Refused), 0)
+	s.most("unsure", s.count(actor.Unsure), 0)
+	s.most("doubled", s.doubles(), 0)
+}
+
+func clusterMigration(s *scene) {
+	c := s.cluster()
+	s.traffic(time.Duration(s.size(14, 9))*time.Second, 300, actor.Order{})
+	c.MigrateSlot(s.tb, queueKey, func() { s.pass(3 * time.Second) })
+	s.resumed(time.Now(), "")
+	s.drained()
+	s.most("refused", s.count(actor.Refused), 0)
+	s.most("unsure", s.count(actor.Unsure), 0)
+	s.most("doubled", s.doubles(), 0)
+}
+
+func clusterKilled(s *scene, replicas int) {
+	c := s.cluster()
+	s.traffic(time.Duration(s.size(20, 14))*time.Second, 300, actor.Order{Replicas: replicas})
+	old := c.MasterFor(s.tb, queueKey)
+	began := time.Now()
+	old.Kill()
+	master := c.MasterFor(s.tb, queueKey)
+	at := time.Now()
+	s.measure("a new master after %s", seconds(at.Sub(began)))
+	if replicas == 0 {
+		s.tolerant = true
+		s.resumed(at, "")
+	} else {
+		s.pass(3 * time.Second)
+		old.Restart(s.tb)
+		s.resumed(s.replicated(master), "with the replica")
+	}
+	s.drained()
+	s.measure("%d doubled", s.doubles())
+}
+
+// replicated waits until a master has a replica in step, and tells when that was.
+func (s *scene) replicated(master *redistest.Server) time.Time {
+	s.tb.Helper()
+	s.await("a replica", func() bool {
+		message := master.Do(s.tb, "INFO", "replication")
+		info, err := message.ToString()
+		return err == nil && strings.Contains(info, "state=online")
+	})
+	return time.Now()
+}
+
+// Faults of a master and a replica that three Sentinels watch.
+var sentinelScenarios = []scenario{
+	{
+		name:  "sentinel-failover",
+		fault: "Sentinel: failover by command",
+		bound: "resumes within 2 s; nobody on the demoted master beyond 5 s; lost is only what that accepted (docs/guarantees.md)",
+		needs: need{sentinel: true},
+		run:   func(s *scene) { sentinelFailover(s, 0) },
+	},
+	{
+		name:  "sentinel-failover-wait",
+		fault: "Sentinel: failover by command; saves wait for a replica (WAIT)",
+		bound: "lost 0; nobody on the demoted master beyond 5 s; saves resume within 2 s of the replica",
+		needs: need{sentinel: true, replicas: true},
+		run:   func(s *scene) { sentinelFailover(s, 1) },
+	},
+	{
+		name:  "sentinel-killed",
+		fault: "Sentinel: master killed",
+		bound: "resumes within 2 s of the new master; lost is only what had not been copied (docs/guarantees.md)",
+		needs: need{sentinel: true},
+		run:   func(s *scene) { sentinelKilled(s, 0) },
+	},
+	{
+		name:  "sentinel-killed-wait",
+		fault: "Sentinel: master killed, back after 3 s; saves wait for a replica (WAIT)",
+		bound: "lost 0; saves resume within 2 s of the replica",
+		needs: need{sentinel: true, replicas: true},
+		run:   func(s *scene) { sentinelKilled(s, 1) },
+	},
+}
+
+func (s *scene) sentinel() *redistest.Sentinel {
+	s.tb.Helper()
+	st := redistest.StartSentinel(s.tb, "--appendonly", "yes")
+	s.url = st.URL()
+	s.look(s.url)
+	return st
+}
+
+func sentinelFailover(s *scene, replicas int) {
+	st := s.sentinel()
+	s.traffic(time.Duration(s.size(20, 12))*time.Second, 300, actor.Order{Replicas: replicas})
+	old := st.Master(s.tb)
+	look, err := beequeue.Dial(s.ctx, old.URL(), func(o *rueidis.ClientOption) { o.ForceSingleClient = true })
+	if err != nil {
+		s.tb.Fatalf("%v", err)
+	}
+	defer look.Close()
+	stays := func() bool { // an error is of the moment in which it is demoted
+		list, err := look.Do(s.ctx, look.B().ClientList().TypeNormal().Build()).ToString()
+		return err != nil || strings.Contains(list, "name="+clientName)
+	}
+	s.check(stays(), "nobody was on the old master")
+	st.Failover(s.tb)
+	at := time.Now()
+	if replicas == 0 {
+		s.tolerant = true
+		s.resumed(at, "")
+	} else {
+		s.resumes(at, actor.Start, "work resumed after")
+	}
+	gone := s.awaits(10*time.Second, func() bool { return !stays() })
+	s.check(gone, "somebody stays on the demoted master")
+	s.within(time.Since(at), 5500*time.Millisecond, "nobody on the demoted master after")
+	if replicas > 0 {
+		s.resumed(s.replicated(st.Master(s.tb)), "with the replica")
+	}
+	s.drained()
+	s.measure("%d doubled", s.doubles())
+}
+
+// clientName is what the processes call themselves to Redis.
+const clientName = "chaos-" + queueName
+
+func sentinelKilled(s *scene, replicas int) {
+	st := s.sentinel()
+	s.traffic(time.Duration(s.size(20, 14))*time.Second, 300, actor.Order{Replicas: replicas})
+	old := st.Master(s.tb)
+	began := time.Now()
+	old.Kill()
+	master := st.Master(s.tb)
+	at := time.Now()
+	s.measure("a new master after %s", seconds(at.Sub(began)))
+	if replicas == 0 {
+		s.tolerant = true
+		s.resumed(at, "")
+	} else {
+		s.pass(3 * time.Second)
+		old.Restart(s.tb)
+		s.resumed(s.replicated(master), "with the replica")
+	}
+	s.drained()
+	s.measure("%d doubled", s.doubles())
+}

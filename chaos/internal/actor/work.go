@@ -1,0 +1,78 @@
+package actor
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"runtime"
+	"syscall"
+	"time"
+)
+
+// work processes jobs until ctx ends.
+func (a *actor) work(ctx context.Context) error {
+	return a.queue.Work(ctx, a.Order, a.handle, func(what string, payload []byte, id, text string) {
+		var job Job
+		if payload != nil && a.tally == nil {
+			_ = json.Unmarshal(payload, &job) // the handler has done so
+		}
+		a.note(what, job.N, id, text)
+	})
+}
+
+func (a *actor) handle(ctx context.Context, id string, payload []byte) error {
+	var job Job
+	if err := json.Unmarshal(payload, &job); err != nil {
+		return fmt.Errorf("payload: %w", err)
+	}
+	a.note(Start, job.N, id, "")
+	if job.Does == Kills {
+		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		select {}
+	}
+	if job.Ms > 0 {
+		if err := a.busy(ctx, job, id); err != nil {
+			return err
+		}
+	}
+	a.note(End, job.N, id, "")
+	return nil
+}
+
+// busy takes the job's time.
+func (a *actor) busy(ctx context.Context, job Job, id string) error {
+	timer := time.NewTimer(time.Duration(job.Ms) * time.Millisecond)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+	}
+	a.note(Cancel, job.N, id, fmt.Sprint(context.Cause(ctx)))
+	if job.Does == Late {
+		<-timer.C
+		return nil
+	}
+	return ctx.Err()
+}
+
+// report writes down, every ten seconds, what the process holds. What it returns
+// ends that.
+func (a *actor) report(ctx context.Context) (stop func()) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for sleep(ctx, 10*time.Second) {
+			runtime.GC()
+			var m runtime.MemStats
+			runtime.ReadMemStats(&m)
+			a.ledger.write(Entry{What: Stat, Goroutines: runtime.NumGoroutine(), Heap: m.HeapAlloc})
+		}
+	}()
+	return func() {
+		cancel()
+		<-ended
+	}
+}

@@ -1,0 +1,61 @@
+package main
+
+import (
+	"bytes"
+	"time"
+
+	"github.com/gobeequeue/beequeue/chaos/internal/actor"
+	"github.com/gobeequeue/beequeue/internal/redistest"
+)
+
+// Faults of the network.
+var networkScenarios = []scenario{
+	{
+		name:  "connections-cut",
+		fault: "every connection cut for 10 s; and 40 between request and reply",
+		bound: "no job under two ids; saving again is safe; gap at most 2 s",
+		run:   connectionsCut,
+	},
+	{
+		name:  "replies-held",
+		fault: "the network goes dead without a word for 10 s, then cut",
+		bound: "the same",
+		run:   repliesHeld,
+	},
+}
+
+func connectionsCut(s *scene) {
+	server := s.redis()
+	proxy := redistest.StartProxy(s.tb, server.Addr)
+	s.url = proxy.URL()
+	down := time.Duration(s.size(10, 4)) * time.Second
+	s.traffic(down+8*time.Second, 200, actor.Order{Within: 1000})
+	for range 4 {
+		proxy.DropReplies(10, func(request []byte) bool { return bytes.Contains(request, []byte("EVAL")) })
+		before := proxy.Dropped()
+		s.awaits(2*time.Second, func() bool { return proxy.Dropped()-before >= 10 })
+	}
+	proxy.DropReplies(0, nil)
+	s.measure("%d replies lost", proxy.Dropped())
+	s.check(proxy.Dropped() > 0, "no reply was lost")
+	proxy.Block()
+	s.pass(down)
+	proxy.Unblock(s.tb)
+	s.resumed(time.Now(), "")
+	s.drained()
+	s.measure("%d doubled", s.doubles())
+}
+
+func repliesHeld(s *scene) {
+	server := s.redis()
+	gate := redistest.StartGate(s.tb, server.Addr)
+	s.url = gate.URL()
+	down := time.Duration(s.size(10, 5)) * time.Second
+	s.traffic(down+8*time.Second, 200, actor.Order{Within: 1000})
+	gate.Hold()
+	s.pass(down)
+	gate.CutAll()
+	s.resumed(time.Now(), "")
+	s.drained()
+	s.measure("%d doubled", s.doubles())
+}

@@ -1,0 +1,108 @@
+package main
+
+import (
+	"strings"
+	"time"
+
+	"github.com/gobeequeue/beequeue/chaos/internal/actor"
+)
+
+// Faults of the server.
+var redisScenarios = []scenario{
+	{
+		name:  "redis-killed",
+		fault: "redis-server killed, restarted after 2 s from its append-only file",
+		bound: "resumes within 2 s without a restart; lost 0, doubled 0",
+		run:   redisKilled,
+	},
+	{
+		name:  "script-flush",
+		fault: "SCRIPT FLUSH every 200 ms",
+		bound: "refused 0",
+		run:   scriptFlush,
+	},
+	{
+		name:  "out-of-memory",
+		fault: "Redis out of memory (noeviction) for 5 s, saving and working",
+		bound: "running jobs finish, doubled 0; saves fail with ErrOutOfMemory; resumes by itself",
+		run:   outOfMemory,
+	},
+}
+
+// traffic is a producer that goes on for so long, and two workers.
+func (s *scene) traffic(length time.Duration, rate int, o actor.Order) (producer *process) {
+	s.tb.Helper()
+	o.Count, o.Rate, o.Again = int(length.Seconds()*float64(rate)), rate, true
+	if o.Lines == 0 {
+		o.Lines = 20
+	}
+	if o.Job.Ms == 0 {
+		o.Job.Ms = 10
+	}
+	producer = s.produce(o)
+	s.workers(2)
+	s.await("some jobs to be done", func() bool { return s.count(actor.End) > 200 })
+	return producer
+}
+
+func redisKilled(s *scene) {
+	server := s.redis()
+	s.traffic(time.Duration(s.size(14, 8))*time.Second, 300, actor.Order{})
+	server.Kill()
+	s.pass(2 * time.Second)
+	server.Restart(s.tb)
+	s.resumed(time.Now(), "")
+	s.drained()
+	s.most("doubled", s.doubles(), 0)
+}
+
+func scriptFlush(s *scene) {
+	s.redis()
+	stop := s.every(200*time.Millisecond, func() error { return s.do("SCRIPT", "FLUSH").Error() })
+	defer stop()
+	s.traffic(time.Duration(s.size(15, 6))*time.Second, 300, actor.Order{})
+	s.drained()
+	s.most("refused", s.count(actor.Refused), 0)
+	s.most("unsure", s.count(actor.Unsure), 0)
+	s.most("doubled", s.doubles(), 0)
+}
+
+func outOfMemory(s *scene) {
+	s.redis("--maxmemory-policy", "noeviction")
+	s.traffic(time.Duration(s.size(14, 9))*time.Second, 200, actor.Order{Job: actor.Job{Ms: 200}})
+	before := len(s.processes)
+	s.must("CONFIG", "SET", "maxmemory", "1")
+	began := time.Now()
+	s.await("a save to be refused", func() bool { return s.count(actor.Refused) > 0 })
+	late := s.work(actor.Order{})
+	s.pass(5 * time.Second)
+	ends := 0
+	for _, p := range s.processes[:before] {
+		started := make(map[int]bool)
+		for _, e := range p.entries() {
+			if e.What == actor.Start && e.Time().Before(began) {
+				started[e.N] = true
+			}
+			if e.What == actor.Done && started[e.N] && e.Time().After(began) {
+				ends++
+			}
+		}
+	}
+	s.measure("%d running jobs recorded meanwhile", ends)
+	s.check(ends > 0 || s.library.name != ours, "no running job was recorded while memory was out")
+	s.must("CONFIG", "SET", "maxmemory", "0")
+	s.resumed(time.Now(), "")
+	s.await("work for the late worker", func() bool { return late.count(actor.Start) > 0 })
+	s.drained()
+	s.most("doubled", s.doubles(), 0)
+	unlike := 0
+	for _, p := range s.processes {
+		for _, e := range p.entries() {
+			if e.What == actor.Refused && !strings.Contains(e.Text, "out of memory") && !strings.Contains(e.Text, "OOM") {
+				unlike++
+			}
+		}
+	}
+	s.check(unlike == 0, "%d saves were refused for other reasons", unlike)
+	s.measure("%d refused", s.count(actor.Refused))
+}

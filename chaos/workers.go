@@ -1,0 +1,275 @@
+package main
+
+import (
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/gobeequeue/beequeue/chaos/internal/actor"
+)
+
+// Faults of workers.
+var workerScenarios = []scenario{
+	{
+		name:  "worker-killed",
+		fault: "one of two workers killed (SIGKILL)",
+		bound: "waiting again within 2 stall intervals + 1 s, ahead of the backlog's end; nobody else's job is charged a retry",
+		run:   workerKilled,
+	},
+	{
+		name:  "worker-frozen",
+		fault: "a worker stopped (SIGSTOP) for 3.5 stall intervals, then continued",
+		bound: "never in two states; the late completion changes nothing; context cancelled, ErrOwnershipLost",
+		run:   workerFrozen,
+	},
+	{
+		name:  "rolling-restarts",
+		fault: "rolling restarts by SIGTERM, one a second",
+		bound: "doubled 0; exits as soon as its longest handler ends",
+		run:   rollingRestarts,
+	},
+	{
+		name:  "grace-over",
+		fault: "SIGTERM with handlers longer than the grace time",
+		bound: "unfinished jobs are waiting again at once",
+		run:   graceOver,
+	},
+	{
+		name:  "killer-job",
+		fault: "a job that kills its worker every time",
+		bound: "at most MaxStalls + 1 runs, then failed with the reason; all others complete",
+		run:   killerJob,
+	},
+}
+
+func workerKilled(s *scene) {
+	s.redis()
+	s.fill(concurrency, actor.Job{Ms: 2000})
+	killed := s.work(actor.Order{})
+	s.await("its jobs", func() bool { return killed.count(actor.Start) == concurrency })
+	s.fill(s.size(4000, 2500), actor.Job{Ms: 10})
+	other := s.work(actor.Order{})
+	s.await("some jobs to be done", func() bool { return other.count(actor.End) > 200 })
+	at := time.Now()
+	killed.kill()
+	held := killed.open()
+	s.measure("%d jobs in its hands", len(held))
+	s.check(len(held) > 0, "it had no job")
+
+	// A job is back when it waits or, if that was too short to be seen, when it runs again.
+	back := make(map[string]time.Time)
+	ids := make(map[string]bool)
+	for _, id := range held {
+		ids[id] = true
+	}
+	s.awaits(s.patience, func() bool {
+		for id := range ids {
+			if since := s.watch.waitingSince(id); back[id].IsZero() && since.After(at) {
+				back[id] = since
+			}
+		}
+		for _, e := range other.entries() {
+			if known := back[e.ID]; e.What == actor.Start && ids[e.ID] && (known.IsZero() || e.Time().Before(known)) {
+				back[e.ID] = e.Time()
+			}
+		}
+		return len(back) == len(ids)
+	})
+	var latest time.Duration
+	for _, when := range back {
+		latest = max(latest, when.Sub(at))
+	}
+	s.check(len(back) == len(ids), "%d of %d jobs were taken back", len(back), len(ids))
+	s.within(latest, 2*stall+time.Second, "back after")
+	s.drained()
+	var lastOther, lastBack time.Time
+	for _, e := range other.entries() {
+		if e.What == actor.Start && ids[e.ID] {
+			lastBack = e.Time()
+		} else if e.What == actor.Start {
+			lastOther = e.Time()
+		}
+	}
+	s.check(lastBack.Before(lastOther), "they ran at the end of the backlog")
+	s.charged(ids)
+	s.most("doubled", s.doubles(), concurrency) // outcomes that were on their way
+}
+
+// most checks a number.
+func (s *scene) most(what string, n, most int) {
+	s.check(n <= most, "%s %d, at most %d", what, n, most)
+}
+
+// doubles counts the jobs whose handlers came to their end more than once.
+func (s *scene) doubles() int {
+	ends := make(map[int]int)
+	for _, p := range s.processes {
+		for _, e := range p.entries() {
+			if e.What == actor.End {
+				ends[e.N]++
+			}
+		}
+	}
+	return moreThanOnce(ends)
+}
+
+// charged checks that no job but some has paid for what happened with a retry or
+// with a stall.
+func (s *scene) charged(but map[string]bool) {
+	all, err := s.library.layout.readAll(s.ctx, s.direct)
+	if err != nil {
+		s.tb.Fatalf("%v", err)
+	}
+	n := 0
+	for id, record := range all.records {
+		if !but[id] && s.library.layout.hash != "" && !strings.Contains(record, `"retries":3`) {
+			n++
+		}
+	}
+	s.check(n == 0, "%d other jobs were charged a retry", n)
+}
+
+func workerFrozen(s *scene) {
+	s.redis()
+	s.fill(concurrency, actor.Job{Ms: 4000, Does: actor.Late})
+	frozen := s.work(actor.Order{})
+	s.await("its jobs", func() bool { return frozen.count(actor.Start) == concurrency })
+	s.await("them to be active", func() bool { return s.watch.count("active") == concurrency })
+	s.pass(100 * time.Millisecond)
+	frozen.signal(syscall.SIGSTOP)
+	s.fill(s.size(4000, 2000), actor.Job{Ms: 5})
+	other := s.work(actor.Order{})
+	s.await("the other's first job", func() bool { return other.count(actor.Start) > 0 })
+	s.pass(7 * stall / 2)
+	ended := frozen.count(actor.End)
+	frozen.signal(syscall.SIGCONT)
+	s.check(ended == 0, "%d jobs had ended before", ended)
+	s.await("its late completions", func() bool { return frozen.count(actor.End) >= concurrency })
+	s.drained()
+	late := make(map[int]bool)
+	for _, e := range frozen.entries() {
+		if e.What == actor.End {
+			late[e.N] = true
+		}
+	}
+	lost, cancelled, done, own := 0, 0, 0, 0
+	for _, e := range frozen.entries() {
+		switch {
+		case e.What == actor.Lost:
+			lost++
+		case e.What == actor.Cancel && strings.Contains(e.Text, "no longer owned"):
+			cancelled++
+		case e.What == actor.Done && e.N < concurrency:
+			own++
+		}
+	}
+	for _, e := range other.entries() {
+		if e.What == actor.Done && e.N < concurrency {
+			done++
+		}
+	}
+	s.measure("%d late completions, %d contexts cancelled, %d ErrOwnershipLost", concurrency, cancelled, lost)
+	s.check(own == 0, "%d late completions counted", own)
+	s.check(cancelled == concurrency, "%d of %d contexts were cancelled", cancelled, concurrency)
+	s.check(lost >= concurrency, "%d of %d losses were told", lost, concurrency)
+	s.check(done == concurrency, "the other has completed %d of %d", done, concurrency)
+}
+
+func rollingRestarts(s *scene) {
+	s.redis()
+	const longest = 300 * time.Millisecond
+	rounds := s.size(20, 8)
+	s.produce(actor.Order{Count: 20 * (rounds + 2), Rate: 20, Job: actor.Job{Ms: int(longest.Milliseconds())}})
+	workers := s.workers(2)
+	var slowest time.Duration
+	for range rounds {
+		s.pass(time.Second)
+		oldest := workers[0]
+		workers = append(workers[1:], s.work(actor.Order{}))
+		began := time.Now()
+		oldest.signal(syscall.SIGTERM)
+		s.ended(oldest)
+		slowest = max(slowest, oldest.end.Sub(began))
+	}
+	s.measure("%d restarts", rounds)
+	s.within(slowest, longest+500*time.Millisecond, "slowest exit")
+	s.drained()
+	s.most("doubled", s.doubles(), 0)
+	s.most("rerun", s.reruns(), 0)
+}
+
+// reruns counts the jobs whose handlers began more than once.
+func (s *scene) reruns() int {
+	starts := make(map[int]int)
+	for _, p := range s.processes {
+		for _, e := range p.entries() {
+			if e.What == actor.Start {
+				starts[e.N]++
+			}
+		}
+	}
+	return moreThanOnce(starts)
+}
+
+func graceOver(s *scene) {
+	s.redis()
+	s.fill(concurrency, actor.Job{Ms: 3000})
+	first := s.work(actor.Order{Grace: 500})
+	s.await("its jobs", func() bool { return first.count(actor.Start) == concurrency })
+	s.pass(100 * time.Millisecond)
+	began := time.Now()
+	first.signal(syscall.SIGTERM)
+	waiting := s.library.layout.lists[0]
+	s.await("the jobs to wait again", func() bool { return s.watch.count(waiting) == concurrency })
+	s.within(time.Since(began), time.Second, "waiting again after")
+	s.ended(first)
+	s.within(first.end.Sub(began), 1500*time.Millisecond, "exit after")
+	s.work(actor.Order{})
+	s.drained()
+	s.most("doubled", s.doubles(), 0)
+}
+
+func killerJob(s *scene) {
+	s.redis()
+	const killer, maxStalls = 60, 3
+	count := s.size(2000, 500)
+	s.ended(s.produce(actor.Order{
+		Count: count, Lines: 50, Job: actor.Job{Ms: 10}, Special: []actor.Job{{N: killer, Does: actor.Kills}},
+	}))
+	workers := []*process{s.work(actor.Order{}), s.work(actor.Order{})}
+	deaths := 0
+	over := func() bool { return s.watch.left() == 0 }
+	began := time.Now()
+	for !s.awaits(20*time.Millisecond, over) && time.Since(began) < 2*s.patience && deaths < 30 {
+		for i, w := range workers {
+			if w.exited() { // what runs a service starts it again
+				deaths++
+				workers[i] = s.work(actor.Order{})
+			}
+		}
+	}
+	s.measure("%d deaths", deaths)
+	s.check(deaths <= maxStalls+1, "%d deaths, at most %d", deaths, maxStalls+1)
+	s.check(deaths > 0, "nobody died")
+	all, err := s.library.layout.readAll(s.ctx, s.direct)
+	if err != nil {
+		s.tb.Fatalf("%v", err)
+	}
+	for id, record := range all.records {
+		places := all.places[id]
+		isKiller := number(record) == killer
+		good := len(places) == 1 && (places[0] == "succeeded" || places[0] == "completed")
+		switch {
+		case !isKiller && !good:
+			s.check(false, "job %s is in %v", id, places)
+		case isKiller:
+			s.check(len(places) == 1 && places[0] == "failed", "the killer is in %v", places)
+			s.check(strings.Contains(record, "stalled"), "the record of the killer gives no reason: %s", record)
+		}
+	}
+	charged := make(map[string]bool)
+	for id, record := range all.records {
+		charged[id] = number(record) == killer
+	}
+	s.charged(charged)
+}
