@@ -86,7 +86,7 @@ func run(ctx context.Context, o options) (err error) {
 		return err
 	}
 	if o.soak > 0 {
-		return soak(ctx, chosen[0], o.soak)
+		return soaks(ctx, chosen[0], o.soak, os.Stdout)
 	}
 	var out strings.Builder
 	w := io.MultiWriter(os.Stdout, &out)

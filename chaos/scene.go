@@ -52,7 +52,8 @@ type scene struct {
 	watch     *watch
 	processes []*process
 	patience  time.Duration
-	tolerant  bool // replication may lose what it had not copied
+	interval  time.Duration // between two looks at Redis
+	tolerant  bool          // replication may lose what it had not copied
 
 	measures []string // what was seen, in words
 	problems []string // what should not have been
@@ -66,9 +67,9 @@ func enact(ctx context.Context, l *library, sc scenario, bounded bool) result {
 	}
 	began := time.Now()
 	err := redistest.Program("chaos", func(tb testing.TB) error {
-		s := &scene{tb: tb, ctx: ctx, library: l, bounded: bounded, dir: tb.TempDir(), patience: l.patience}
+		s := &scene{tb: tb, ctx: ctx, library: l, bounded: bounded, dir: tb.TempDir(), patience: l.patience, interval: 20 * time.Millisecond}
 		defer s.close()
-		sc.run(s)
+		s.play(sc)
 		r.verdict = s.judge()
 		r.measures, r.problems = s.measures, s.problems
 		if ctx.Err() != nil {
@@ -81,6 +82,36 @@ func enact(ctx context.Context, l *library, sc scenario, bounded bool) result {
 	}
 	r.took = time.Since(began)
 	return r
+}
+
+// gaveUp ends a scenario of which nothing more can come. What there is is judged.
+type gaveUp struct{ why string }
+
+func (s *scene) play(sc scenario) {
+	if s.plays(func() { sc.run(s) }) {
+		return
+	}
+	for _, p := range s.processes {
+		if p.order.Role == actor.Producer {
+			p.kill()
+		}
+	}
+	s.plays(s.drained)
+}
+
+// plays reports whether it came to its end.
+func (s *scene) plays(f func()) (whole bool) {
+	defer func() {
+		switch why := recover().(type) {
+		case nil:
+		case gaveUp:
+			s.check(false, "%s", why.why)
+		default:
+			panic(why)
+		}
+	}()
+	f()
+	return true
 }
 
 // close ends the processes, and then what looks at Redis.
@@ -127,7 +158,7 @@ func (s *scene) size(whole, bounded int) int {
 func (s *scene) await(what string, holds func() bool) {
 	s.tb.Helper()
 	if !s.awaits(s.patience, holds) {
-		s.tb.Fatalf("waited %v in vain for %s%s", s.patience, what, s.last())
+		panic(gaveUp{fmt.Sprintf("waited %v in vain for %s%s", s.patience, what, s.last())})
 	}
 }
 
@@ -153,9 +184,12 @@ func (s *scene) pass(d time.Duration) {
 	s.awaits(d, func() bool { return false })
 }
 
-// last is the end of what the processes wrote, for messages.
+// last is the end of what the processes wrote, to find out what was wrong.
 func (s *scene) last() string {
 	var b strings.Builder
+	if s.library.name != ours {
+		return ""
+	}
 	for _, p := range s.processes {
 		fmt.Fprintf(&b, "\n--- %s: %d entries", p.name, len(p.entries()))
 		for _, e := range p.entries()[max(0, len(p.entries())-3):] {
@@ -176,7 +210,7 @@ func (s *scene) look(url string) {
 		s.tb.Fatalf("%v", err)
 	}
 	s.direct = client
-	s.watch = newWatch(client, s.library.layout)
+	s.watch = newWatch(client, s.library.layout, s.interval)
 }
 
 // redis starts a server of its own for the scene, and keeps what it was told over

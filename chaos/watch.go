@@ -132,10 +132,11 @@ func number(record string) int {
 
 // A watch looks at Redis all the time, for what must be so at every moment.
 type watch struct {
-	client rueidis.Client
-	layout layout
-	cancel context.CancelFunc
-	ended  chan struct{}
+	client   rueidis.Client
+	layout   layout
+	interval time.Duration
+	cancel   context.CancelFunc
+	ended    chan struct{}
 
 	mu      sync.Mutex
 	looks   int
@@ -145,15 +146,15 @@ type watch struct {
 	at      time.Time
 }
 
-func newWatch(client rueidis.Client, l layout) *watch {
+func newWatch(client rueidis.Client, l layout, interval time.Duration) *watch {
 	ctx, cancel := context.WithCancel(context.Background())
 	w := &watch{
-		client: client, layout: l, cancel: cancel, ended: make(chan struct{}),
+		client: client, layout: l, interval: interval, cancel: cancel, ended: make(chan struct{}),
 		waiting: make(map[string]time.Time), twice: make(map[string][]string),
 	}
 	go func() {
 		defer close(w.ended)
-		tick := time.NewTicker(20 * time.Millisecond)
+		tick := time.NewTicker(interval)
 		defer tick.Stop()
 		for {
 			select {
@@ -225,7 +226,7 @@ func (w *watch) count(state string) int {
 func (w *watch) left() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.looks == 0 || time.Since(w.at) > time.Second {
+	if w.looks == 0 || time.Since(w.at) > time.Second+w.interval {
 		return -1
 	}
 	n := 0
@@ -235,4 +236,14 @@ func (w *watch) left() int {
 		}
 	}
 	return n
+}
+
+// inTwo counts the ids that were seen in two states, and gives one and its states.
+func (w *watch) inTwo() (count int, example []string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for id, states := range w.twice {
+		return len(w.twice), append([]string{id}, states...)
+	}
+	return 0, nil
 }

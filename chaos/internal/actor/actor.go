@@ -96,7 +96,7 @@ type Entry struct {
 
 	Goroutines  int    `json:"g,omitempty"`
 	Heap        uint64 `json:"h,omitempty"` // bytes in use after a collection
-	Connections int    `json:"c,omitempty"`
+	Connections int    `json:"c,omitempty"` // sockets
 }
 
 // Time is when the entry was written.

@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -68,11 +70,23 @@ func (a *actor) report(ctx context.Context) (stop func()) {
 			runtime.GC()
 			var m runtime.MemStats
 			runtime.ReadMemStats(&m)
-			a.ledger.write(Entry{What: Stat, Goroutines: runtime.NumGoroutine(), Heap: m.HeapAlloc})
+			a.ledger.write(Entry{What: Stat, Goroutines: runtime.NumGoroutine(), Heap: m.HeapAlloc, Connections: connections()})
 		}
 	}()
 	return func() {
 		cancel()
 		<-ended
 	}
+}
+
+// connections counts the process's sockets.
+func connections() int {
+	n := 0
+	files, _ := filepath.Glob("/proc/self/fd/*")
+	for _, file := range files {
+		if target, err := os.Readlink(file); err == nil && strings.HasPrefix(target, "socket:") {
+			n++
+		}
+	}
+	return n
 }
