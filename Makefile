@@ -1,4 +1,5 @@
-.PHONY: help test race lint interop fuzz examples cover bench bench-quick
+.PHONY: help test race lint interop fuzz examples cover bench bench-quick \
+	chaos chaos-bounded chaos-compare soak
 
 help:
 	@echo "make test         the tests, with a list of what was skipped and why"
@@ -6,11 +7,17 @@ help:
 	@echo "make interop      the tests against Node's bee-queue (npm ci in interop/ first)"
 	@echo "make lint         vet, staticcheck, golangci-lint"
 	@echo "make fuzz         every fuzz target for FUZZTIME (30s)"
+	@echo "make chaos        break workers, Redis and the network, and count what is lost, 8 minutes; ROUNDS=1"
+	@echo "make chaos-bounded  the same with less of everything, under 6 minutes"
+	@echo "make chaos-compare  the whole, with Node's bee-queue and asynq beside it; renews docs/chaos.md"
+	@echo "make soak         half of full speed and a fault every ten seconds for SOAK (30m)"
 	@echo "make examples     run the examples"
 	@echo "make bench        measure beside the peers, 25 minutes; renews docs/performance.*"
 	@echo "make bench-quick  the main workloads beside Bee-Queue, under 3 minutes; prints only"
 
 FUZZTIME ?= 30s
+ROUNDS ?= 1
+SOAK ?= 30m
 TOOL = go tool -modfile=tools/go.mod
 
 test:
@@ -27,6 +34,7 @@ lint:
 	go vet ./...
 	cd interop && go vet ./...
 	cd bench && go vet ./... && go tool -modfile=../tools/go.mod staticcheck ./...
+	cd chaos && go vet ./... && go tool -modfile=../tools/go.mod staticcheck ./...
 	$(TOOL) staticcheck ./...
 	$(TOOL) golangci-lint run ./...
 
@@ -46,7 +54,19 @@ bench: bench/node/node_modules
 bench-quick: bench/node/node_modules
 	cd bench && go run . -quick
 
-# The peers in Node. Without npm, "go run ." in bench/ measures the others.
-bench/node/node_modules: bench/node/package-lock.json
-	cd bench/node && npm ci
+chaos:
+	cd chaos && go run . -rounds $(ROUNDS)
+
+chaos-bounded:
+	cd chaos && go run . -bounded
+
+chaos-compare: chaos/node/node_modules
+	cd chaos && go run . -libraries beequeue,bee-queue,asynq -out ../docs/chaos.md
+
+soak:
+	cd chaos && go run . -soak $(SOAK)
+
+# The peers in Node. Without npm, "go run ." in bench/ and chaos/ does without them.
+%/node/node_modules: %/node/package-lock.json
+	cd $*/node && npm ci
 	@touch $@

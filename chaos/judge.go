@@ -13,7 +13,9 @@ type verdict struct {
 	saved   int // acknowledged
 	refused int // saves that failed for sure
 	unsure  int // saves that failed, and nobody knows
-	unasked int // jobs that are stored though no save of theirs was acknowledged
+	belied  int // jobs that are stored though their saves were refused
+
+	unsureStored int // jobs of which nobody knew to the end, and that are stored
 
 	lost      int // acknowledged, and not in Redis
 	stranded  int // still not at their end
@@ -26,7 +28,7 @@ type verdict struct {
 	orphans   int // a record, in no state
 }
 
-// judge reads everything. Nothing may move any more.
+// judge reads everything, and says what should not be. Nothing may move any more.
 func (s *scene) judge() verdict {
 	ctx, cancel := context.WithTimeout(s.ctx, 30*time.Second)
 	defer cancel()
@@ -34,18 +36,45 @@ func (s *scene) judge() verdict {
 	if err != nil {
 		s.tb.Fatalf("judge: %v", err)
 	}
-	var v verdict
-	acknowledged := make(map[int]bool)
-	starts, ends := make(map[int]int), make(map[int]int)
+	var ledgers [][]actor.Entry
 	for _, p := range s.processes {
-		for _, e := range p.entries() {
+		ledgers = append(ledgers, p.entries())
+	}
+	v := count(s.library.layout, ledgers, end, s.watch.seenTwice())
+	s.check(v.lost == 0 || s.tolerant, "lost %d", v.lost)
+	s.check(v.belied == 0, "%d are stored though they were refused", v.belied)
+	s.check(v.stranded == 0, "stranded %d", v.stranded)
+	s.check(v.twoIDs == 0, "%d under two ids", v.twoIDs)
+	s.check(v.twoStates == 0, "%d in two states", v.twoStates)
+	s.check(v.ghosts == 0, "%d ghosts", v.ghosts)
+	s.check(v.orphans == 0, "%d orphans", v.orphans)
+	if v.unsureStored > 0 {
+		s.measure("%d stored of those that nobody knew of", v.unsureStored)
+	}
+	return v
+}
+
+// count makes the verdict: of what the processes wrote, of what is in Redis at the end,
+// and of the ids that were seen in two states before.
+func count(l layout, ledgers [][]actor.Entry, end snapshot, twice map[string][]string) verdict {
+	var v verdict
+	said := make(map[int]string) // of a job's saves, in the end
+	starts, ends := make(map[int]int), make(map[int]int)
+	for _, entries := range ledgers {
+		for _, e := range entries {
 			switch e.What {
 			case actor.Saved:
-				acknowledged[e.N] = true
+				said[e.N] = actor.Saved
 			case actor.Refused:
 				v.refused++
+				if said[e.N] == "" { // after an unsure one, it may be stored
+					said[e.N] = actor.Refused
+				}
 			case actor.Unsure:
 				v.unsure++
+				if said[e.N] != actor.Saved {
+					said[e.N] = actor.Unsure
+				}
 			case actor.Start:
 				starts[e.N]++
 			case actor.End:
@@ -53,54 +82,52 @@ func (s *scene) judge() verdict {
 			}
 		}
 	}
-	v.saved = len(acknowledged)
-	ids := make(map[int]int)
-	for id, record := range end.records {
-		n := number(record)
-		if n >= 0 {
-			if ids[n]++; ids[n] == 2 {
-				v.twoIDs++
+	v.reruns, v.doubled = moreThanOnce(starts), moreThanOnce(ends)
+	ids := v.places(l, end, twice)
+	v.twoIDs = moreThanOnce(ids)
+	for n, word := range said {
+		switch stored := ids[n] > 0; {
+		case word == actor.Saved:
+			v.saved++
+			if !stored {
+				v.lost++
 			}
+		case word == actor.Refused && stored:
+			v.belied++
+		case word == actor.Unsure && stored:
+			v.unsureStored++
 		}
-		if !acknowledged[n] && n >= 0 && ids[n] == 1 {
-			v.unasked++
+	}
+	return v
+}
+
+// places counts by where the jobs are in the end, and gives how many ids each job has.
+func (v *verdict) places(l layout, end snapshot, twice map[string][]string) (ids map[int]int) {
+	ids = make(map[int]int)
+	for id, record := range end.records {
+		if n := number(record); n >= 0 {
+			ids[n]++
 		}
 		switch places := end.places[id]; {
 		case len(places) == 0:
 			v.orphans++
 		case len(places) > 1: // counted below
-		case !s.library.layout.ends[places[0]]:
+		case !l.ends[places[0]]:
 			v.stranded++
 		case places[0] == "failed" || places[0] == "archived":
 			v.failed++
 		}
 	}
-	for n := range acknowledged {
-		if ids[n] == 0 {
-			v.lost++
-		}
-	}
+	v.twoStates = len(twice)
 	for id, places := range end.places {
-		if _, ok := end.records[id]; !ok {
+		if _, stored := end.records[id]; !stored {
 			v.ghosts++
 		}
-		if len(places) > 1 {
-			s.watch.mu.Lock()
-			s.watch.twice[id] = places
-			s.watch.mu.Unlock()
+		if _, known := twice[id]; len(places) > 1 && !known {
+			v.twoStates++
 		}
 	}
-	s.watch.mu.Lock()
-	v.twoStates = len(s.watch.twice)
-	s.watch.mu.Unlock()
-	v.reruns, v.doubled = moreThanOnce(starts), moreThanOnce(ends)
-	s.check(v.lost == 0 || s.tolerant, "lost %d", v.lost)
-	s.check(v.stranded == 0, "stranded %d", v.stranded)
-	s.check(v.twoIDs == 0, "%d under two ids", v.twoIDs)
-	s.check(v.twoStates == 0, "%d in two states", v.twoStates)
-	s.check(v.ghosts == 0, "%d ghosts", v.ghosts)
-	s.check(v.orphans == 0, "%d orphans", v.orphans)
-	return v
+	return ids
 }
 
 func moreThanOnce(counts map[int]int) int {

@@ -26,7 +26,7 @@ func main() {
 	flag.StringVar(&o.libraries, "libraries", ours, "the libraries to test, with commas: beequeue, bee-queue, asynq")
 	flag.IntVar(&o.rounds, "rounds", 1, "how often to run everything")
 	flag.DurationVar(&o.soak, "soak", 0, "instead of the scenarios, faults at random for so long")
-	flag.StringVar(&o.out, "out", "", "also write the table to this file")
+	flag.StringVar(&o.out, "out", "", "also write a page with the table to this file")
 	list := flag.Bool("list", false, "name the scenarios")
 	flag.Parse()
 	if *list {
@@ -115,7 +115,7 @@ func run(ctx context.Context, o options) (err error) {
 	}
 	fmt.Fprintf(os.Stderr, "%d rows in %v\n", rows, time.Since(began).Round(time.Second))
 	if o.out != "" {
-		if err := os.WriteFile(o.out, []byte(out.String()), 0o600); err != nil {
+		if err := os.WriteFile(o.out, []byte(page(out.String())), 0o644); err != nil { //nolint:gosec // to be read by all
 			return err
 		}
 	}

@@ -13,7 +13,7 @@ var networkScenarios = []scenario{
 	{
 		name:  "connections-cut",
 		fault: "every connection cut for 10 s; and 40 between request and reply",
-		bound: "no job under two ids; saving again is safe; gap at most 2 s",
+		bound: "no job under two ids; saving again is safe; what was refused is not stored; gap at most 2 s",
 		run:   connectionsCut,
 	},
 	{
@@ -35,6 +35,7 @@ func connectionsCut(s *scene) {
 	s.url = proxy.URL()
 	down := time.Duration(s.size(10, 4)) * time.Second
 	s.traffic(down+8*time.Second, 200, actor.Order{Within: 1000})
+	s.produce(saves(down+4*time.Second, 50, false, actor.Order{Within: 1000})) // which believes what it is told
 	for range 4 {
 		proxy.DropReplies(10, isScript)
 		before := proxy.Dropped()
@@ -57,6 +58,7 @@ func repliesHeld(s *scene) {
 	s.url = gate.URL()
 	down := time.Duration(s.size(10, 5)) * time.Second
 	s.traffic(down+8*time.Second, 200, actor.Order{Within: 1000})
+	s.produce(saves(down+4*time.Second, 50, false, actor.Order{Within: 1000})) // which believes what it is told
 	gate.Hold()
 	s.pass(down)
 	gate.CutAll()

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/gobeequeue/beequeue"
 	"github.com/gobeequeue/beequeue/chaos/internal/actor"
 )
 
@@ -32,17 +33,23 @@ var redisScenarios = []scenario{
 // traffic is a producer that goes on for so long, and two workers.
 func (s *scene) traffic(length time.Duration, rate int, o actor.Order) (producer *process) {
 	s.tb.Helper()
-	o.Count, o.Rate, o.Again = int(length.Seconds()*float64(rate)), rate, true
+	producer = s.produce(saves(length, rate, true, o))
+	s.workers(2)
+	s.await("some jobs to be done", func() bool { return s.count(actor.End) > 200 })
+	return producer
+}
+
+// saves is the order of a producer that goes on for so long, and makes saves that
+// failed again or not.
+func saves(length time.Duration, rate int, again bool, o actor.Order) actor.Order {
+	o.Count, o.Rate, o.Again = int(length.Seconds()*float64(rate)), rate, again
 	if o.Lines == 0 {
 		o.Lines = 20
 	}
 	if o.Job.Ms == 0 {
 		o.Job.Ms = 10
 	}
-	producer = s.produce(o)
-	s.workers(2)
-	s.await("some jobs to be done", func() bool { return s.count(actor.End) > 200 })
-	return producer
+	return o
 }
 
 func redisKilled(s *scene) {
@@ -95,10 +102,13 @@ func outOfMemory(s *scene) {
 	s.await("work for the late worker", func() bool { return late.count(actor.Start) > 0 })
 	s.drained()
 	s.most("doubled", s.doubles(), 0)
-	unlike := 0
+	unlike, refusal := 0, "OOM"
+	if s.library.name == ours {
+		refusal = beequeue.ErrOutOfMemory.Error()
+	}
 	for _, p := range s.processes {
 		for _, e := range p.entries() {
-			if e.What == actor.Refused && !strings.Contains(e.Text, "out of memory") && !strings.Contains(e.Text, "OOM") {
+			if e.What == actor.Refused && !strings.Contains(e.Text, refusal) {
 				unlike++
 			}
 		}

@@ -90,8 +90,7 @@ func (k *soak) judge() {
 	k.check(saved > 0, "nothing was saved")
 	k.check(lost == 0, "lost %d", lost)
 	k.check(k.watch.count("failed") == 0, "%d failed", k.watch.count("failed"))
-	twice, at := k.watch.inTwo()
-	k.check(twice == 0, "%d ids were in two states, %v", twice, at)
+	k.check(len(k.watch.seenTwice()) == 0, "ids were in two states: %v", k.watch.seenTwice())
 }
 
 // flat checks that what was held in the last fifth of the time is no more than in the

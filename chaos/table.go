@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"io"
+	"os/exec"
+	"runtime"
 	"strings"
 	"time"
 )
@@ -55,7 +57,7 @@ func header(w io.Writer) {
 	for _, c := range columns {
 		fmt.Fprintf(w, " %s |", c.name)
 	}
-	fmt.Fprint(w, "  | seen |\n|---|---|")
+	fmt.Fprint(w, "  | seen; **what did not hold** |\n|---|---|")
 	fmt.Fprint(w, strings.Repeat("--:|", len(columns)), "---|---|\n")
 }
 
@@ -78,4 +80,38 @@ func (r result) row(w io.Writer) {
 	}
 	text := strings.NewReplacer("|", `\|`, "\n", " ").Replace(strings.Join(seen, "; "))
 	fmt.Fprintf(w, " %s | %s |\n", r.word(), text)
+}
+
+// page is a document with the table of a run.
+func page(table string) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, `# Breaking things: a full run
+
+Made by `+"`make chaos-compare`"+` on %s, on %d cores, with %s. Stall interval %v, two workers of concurrency %d, each
+library at its own defaults. "ok" says that all held that [beequeue must do](guarantees.md); the other libraries do not
+promise all of it, and are here for the figures.
+
+saved: jobs of which a Save succeeded. refused, unsure: Saves that failed, and of which it is not known (asynq never tells).
+lost: saved, and gone. stranded: not at their end when nothing moved any more. rerun: handlers that began more than once;
+doubled: that came to their end more than once. 2 ids: one job under two ids. 2 states: an id in two states, at any time.
+
+%s
+## What beequeue must do
+
+| scenario | fault | bound |
+|---|---|---|
+`, time.Now().Format("2 January 2006"), runtime.NumCPU(), redisVersion(), stall, concurrency, table)
+	for _, sc := range scenarios() {
+		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", sc.name, sc.fault, sc.bound)
+	}
+	return b.String()
+}
+
+func redisVersion() string {
+	out, err := exec.Command("redis-server", "--version").Output()
+	if _, version, found := strings.Cut(string(out), "v="); err == nil && found {
+		version, _, _ = strings.Cut(version, " ")
+		return "redis-server " + version
+	}
+	return "redis-server"
 }

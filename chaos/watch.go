@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"maps"
 	"regexp"
 	"strconv"
 	"sync"
@@ -238,12 +239,16 @@ func (w *watch) left() int {
 	return n
 }
 
-// inTwo counts the ids that were seen in two states, and gives one and its states.
-func (w *watch) inTwo() (count int, example []string) {
+// seenTwice gives the ids that were seen in two states, and these.
+func (w *watch) seenTwice() map[string][]string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for id, states := range w.twice {
-		return len(w.twice), append([]string{id}, states...)
-	}
-	return 0, nil
+	return maps.Clone(w.twice)
+}
+
+// forgive forgets that an id was in two states, which it was by our doing.
+func (w *watch) forgive(id string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.twice, id)
 }

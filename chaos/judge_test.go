@@ -1,0 +1,148 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/gobeequeue/beequeue/chaos/internal/actor"
+)
+
+// The judge counts each thing that can go wrong, and nothing else.
+func TestCount(t *testing.T) {
+	say := func(words ...string) []actor.Entry { // of job 7
+		var entries []actor.Entry
+		for _, word := range words {
+			entries = append(entries, actor.Entry{What: word, N: 7})
+		}
+		return entries
+	}
+	done := snapshot{
+		places:  map[string][]string{"1": {"succeeded"}},
+		records: map[string]string{"1": record(7, "")},
+	}
+	without := func(change func(s *snapshot)) snapshot {
+		s := snapshot{places: map[string][]string{"1": {"succeeded"}}, records: map[string]string{"1": record(7, "")}}
+		change(&s)
+		return s
+	}
+	nothing := snapshot{}
+	for name, c := range map[string]struct {
+		ledgers [][]actor.Entry
+		end     snapshot
+		twice   map[string][]string
+		want    verdict
+	}{
+		"well": {
+			ledgers: [][]actor.Entry{say(actor.Saved), say(actor.Start, actor.End)}, end: done,
+			want: verdict{saved: 1},
+		},
+		"lost": {ledgers: [][]actor.Entry{say(actor.Saved)}, end: nothing, want: verdict{saved: 1, lost: 1}},
+		"refused, then saved": {
+			ledgers: [][]actor.Entry{say(actor.Refused, actor.Saved)}, end: done, want: verdict{saved: 1, refused: 1},
+		},
+		"refused, and stored": {
+			ledgers: [][]actor.Entry{say(actor.Refused)}, end: done, want: verdict{refused: 1, belied: 1},
+		},
+		"refused, and not stored": {ledgers: [][]actor.Entry{say(actor.Refused)}, end: nothing, want: verdict{refused: 1}},
+		"unsure, refused, and stored": {
+			ledgers: [][]actor.Entry{say(actor.Refused, actor.Unsure, actor.Refused)}, end: done,
+			want: verdict{refused: 2, unsure: 1, unsureStored: 1},
+		},
+		"stranded": {
+			ledgers: [][]actor.Entry{say(actor.Saved)},
+			end:     without(func(s *snapshot) { s.places["1"] = []string{"active"} }),
+			want:    verdict{saved: 1, stranded: 1},
+		},
+		"failed": {
+			ledgers: [][]actor.Entry{say(actor.Saved)},
+			end:     without(func(s *snapshot) { s.places["1"] = []string{"failed"} }),
+			want:    verdict{saved: 1, failed: 1},
+		},
+		"started in two processes": {
+			ledgers: [][]actor.Entry{say(actor.Saved), say(actor.Start), say(actor.Start, actor.End)}, end: done,
+			want: verdict{saved: 1, reruns: 1},
+		},
+		"doubled": {
+			ledgers: [][]actor.Entry{say(actor.Saved), say(actor.Start, actor.End), say(actor.Start, actor.End)}, end: done,
+			want: verdict{saved: 1, reruns: 1, doubled: 1},
+		},
+		"under two ids": {
+			ledgers: [][]actor.Entry{say(actor.Saved)},
+			end: without(func(s *snapshot) {
+				s.places["2"], s.records["2"] = []string{"succeeded"}, record(7, "")
+			}),
+			want: verdict{saved: 1, twoIDs: 1},
+		},
+		"in two states": {
+			ledgers: [][]actor.Entry{say(actor.Saved)},
+			end:     without(func(s *snapshot) { s.places["1"] = []string{"active", "succeeded"} }),
+			twice:   map[string][]string{"1": {"active", "succeeded"}, "3": {"waiting", "waiting"}},
+			want:    verdict{saved: 1, twoStates: 2},
+		},
+		"in two states at the end alone": {
+			ledgers: [][]actor.Entry{say(actor.Saved)},
+			end:     without(func(s *snapshot) { s.places["1"] = []string{"waiting", "waiting"} }),
+			want:    verdict{saved: 1, twoStates: 1},
+		},
+		"ghost": {
+			ledgers: [][]actor.Entry{say(actor.Saved)},
+			end:     without(func(s *snapshot) { s.places["2"] = []string{"waiting"} }),
+			want:    verdict{saved: 1, ghosts: 1},
+		},
+		"orphan": {
+			ledgers: [][]actor.Entry{say(actor.Saved)},
+			end:     without(func(s *snapshot) { delete(s.places, "1") }),
+			want:    verdict{saved: 1, orphans: 1},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			assert.Equal(t, c.want, count(beeQueueLayout, c.ledgers, c.end, c.twice))
+		})
+	}
+}
+
+// A soak that grows is found out, and one that does not is not.
+func TestFlat(t *testing.T) {
+	samples := func(value func(i int) float64) []usage {
+		var all []usage
+		for i := range 50 {
+			all = append(all, usage{"heap, MiB": value(i), "memory, MiB": 1 << 20})
+		}
+		return all
+	}
+	for name, c := range map[string]struct {
+		all  []usage
+		grew bool
+	}{
+		"flat":            {samples(func(i int) float64 { return float64(10<<20 + i%2) }), false},
+		"growing":         {samples(func(i int) float64 { return float64(10<<20 + i<<18) }), true},
+		"one high moment": {samples(func(i int) float64 { return []float64{10 << 20, 99 << 20}[max(0, i-48)] }), false},
+		"too few":         {samples(func(int) float64 { return 1 })[:4], true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := &soak{scene: &scene{tb: t}}
+			k.flat("it", c.all)
+			assert.Equal(t, c.grew, len(k.problems) > 0, "%v", k.problems)
+		})
+	}
+}
+
+// The table has a row for each result, which says what did not hold.
+func TestRow(t *testing.T) {
+	var b strings.Builder
+	header(&b)
+	r := result{scenario: scenario{fault: "a fault"}, library: ours, verdict: verdict{lost: 3}, problems: []string{"lost 3 | of 4"}}
+	require.False(t, r.ok())
+	r.row(&b)
+	lines := strings.Split(strings.TrimSpace(b.String()), "\n")
+	require.Len(t, lines, 3)
+	columns := strings.Count(lines[0], "|")
+	require.Equal(t, columns, strings.Count(lines[1], "|"))
+	require.Equal(t, columns, strings.Count(strings.ReplaceAll(lines[2], `\|`, ""), "|"))
+	require.Contains(t, lines[2], "NOT OK")
+	require.Contains(t, lines[2], `**lost 3 \| of 4**`)
+	require.Contains(t, page(b.String()), lines[2])
+}
