@@ -32,14 +32,20 @@ var clusterScenarios = []scenario{
 		fault: "cluster: master killed",
 		bound: "resumes within 2 s of the new master; lost is only what had not been copied (docs/guarantees.md)",
 		needs: need{cluster: true},
-		run:   func(s *scene) { clusterKilled(s, 0) },
+		run: func(s *scene) {
+			s.mayLose = trafficLines
+			clusterKilled(s)
+		},
 	},
 	{
 		name:  "cluster-killed-wait",
 		fault: "cluster: master killed, back after 3 s; saves wait for a replica (WAIT)",
 		bound: "lost 0; saves resume within 2 s of the replica",
 		needs: need{cluster: true, replicas: true},
-		run:   func(s *scene) { clusterKilled(s, 1) },
+		run: func(s *scene) {
+			s.replicas = 1
+			clusterKilled(s)
+		},
 	},
 }
 
@@ -56,7 +62,7 @@ func (s *scene) cluster() *redistest.Cluster {
 
 func clusterFailover(s *scene) {
 	c := s.cluster()
-	s.traffic(time.Duration(s.size(12, 8))*time.Second, 300, actor.Order{})
+	s.traffic(time.Duration(s.size(12, 8))*time.Second, trafficRate, actor.Order{})
 	c.Failover(s.tb, queueKey)
 	s.resumed(time.Now(), "")
 	s.drained()
@@ -67,7 +73,7 @@ func clusterFailover(s *scene) {
 
 func clusterMigration(s *scene) {
 	c := s.cluster()
-	s.traffic(time.Duration(s.size(14, 9))*time.Second, 300, actor.Order{})
+	s.traffic(time.Duration(s.size(14, 9))*time.Second, trafficRate, actor.Order{})
 	c.MigrateSlot(s.tb, queueKey, func() { s.pass(3 * time.Second) })
 	s.resumed(time.Now(), "")
 	s.drained()
@@ -76,17 +82,16 @@ func clusterMigration(s *scene) {
 	s.most("doubled", s.doubles(), 0)
 }
 
-func clusterKilled(s *scene, replicas int) {
+func clusterKilled(s *scene) {
 	c := s.cluster()
-	s.traffic(time.Duration(s.size(20, 14))*time.Second, 300, actor.Order{Replicas: replicas})
+	s.traffic(time.Duration(s.size(20, 14))*time.Second, trafficRate, actor.Order{})
 	old := c.MasterFor(s.tb, queueKey)
 	began := time.Now()
 	old.Kill()
 	master := c.MasterFor(s.tb, queueKey)
 	at := time.Now()
 	s.measure("a new master after %s", seconds(at.Sub(began)))
-	if replicas == 0 {
-		s.tolerant = true
+	if s.replicas == 0 {
 		s.resumed(at, "")
 	} else {
 		s.pass(3 * time.Second)
@@ -115,42 +120,65 @@ var sentinelScenarios = []scenario{
 		fault: "Sentinel: failover by command",
 		bound: "resumes within 2 s; nobody on the demoted master beyond 5 s; lost is only what that accepted (docs/guarantees.md)",
 		needs: need{sentinel: true},
-		run:   func(s *scene) { sentinelFailover(s, 0) },
+		run: func(s *scene) {
+			s.mayLose = 2 * trafficRate // in the time that Sentinel takes to tell its clients
+			sentinelFailover(s, false)
+		},
+	},
+	{
+		name:  "sentinel-failover-min",
+		fault: "Sentinel: failover by command; the servers have min-replicas-to-write 1",
+		bound: "lost is only what it accepted at that moment; nobody on it beyond 5 s; resumes within 2 s of the replica",
+		needs: need{sentinel: true},
+		run: func(s *scene) {
+			s.mayLose = trafficLines
+			sentinelFailover(s, true, "--min-replicas-to-write", "1")
+		},
 	},
 	{
 		name:  "sentinel-failover-wait",
 		fault: "Sentinel: failover by command; saves wait for a replica (WAIT)",
 		bound: "lost 0; nobody on the demoted master beyond 5 s; saves resume within 2 s of the replica",
 		needs: need{sentinel: true, replicas: true},
-		run:   func(s *scene) { sentinelFailover(s, 1) },
+		run: func(s *scene) {
+			s.replicas = 1
+			sentinelFailover(s, true)
+		},
 	},
 	{
 		name:  "sentinel-killed",
 		fault: "Sentinel: master killed",
 		bound: "resumes within 2 s of the new master; lost is only what had not been copied (docs/guarantees.md)",
 		needs: need{sentinel: true},
-		run:   func(s *scene) { sentinelKilled(s, 0) },
+		run: func(s *scene) {
+			s.mayLose = trafficLines
+			sentinelKilled(s)
+		},
 	},
 	{
 		name:  "sentinel-killed-wait",
 		fault: "Sentinel: master killed, back after 3 s; saves wait for a replica (WAIT)",
 		bound: "lost 0; saves resume within 2 s of the replica",
 		needs: need{sentinel: true, replicas: true},
-		run:   func(s *scene) { sentinelKilled(s, 1) },
+		run: func(s *scene) {
+			s.replicas = 1
+			sentinelKilled(s)
+		},
 	},
 }
 
-func (s *scene) sentinel() *redistest.Sentinel {
+func (s *scene) sentinel(args ...string) *redistest.Sentinel {
 	s.tb.Helper()
-	st := redistest.StartSentinel(s.tb, "--appendonly", "yes")
+	st := redistest.StartSentinel(s.tb, append(args, "--appendonly", "yes")...)
 	s.url = st.URL()
 	s.look(s.url)
 	return st
 }
 
-func sentinelFailover(s *scene, replicas int) {
-	st := s.sentinel()
-	s.traffic(time.Duration(s.size(20, 12))*time.Second, 300, actor.Order{Replicas: replicas})
+// sentinelFailover's needsReplica tells that nothing goes on before the new master has one.
+func sentinelFailover(s *scene, needsReplica bool, args ...string) {
+	st := s.sentinel(args...)
+	s.traffic(time.Duration(s.size(20, 12))*time.Second, trafficRate, actor.Order{})
 	old := st.Master(s.tb)
 	look, err := beequeue.Dial(s.ctx, old.URL(), func(o *rueidis.ClientOption) { o.ForceSingleClient = true })
 	if err != nil {
@@ -164,16 +192,13 @@ func sentinelFailover(s *scene, replicas int) {
 	s.check(stays(), "nobody was on the old master")
 	st.Failover(s.tb)
 	at := time.Now()
-	if replicas == 0 {
-		s.tolerant = true
+	if !needsReplica {
 		s.resumed(at, "")
-	} else {
-		s.resumes(at, actor.Start, "work resumed after")
 	}
 	gone := s.awaits(10*time.Second, func() bool { return !stays() })
 	s.check(gone, "somebody stays on the demoted master")
 	s.within(time.Since(at), 5500*time.Millisecond, "nobody on the demoted master after")
-	if replicas > 0 {
+	if needsReplica {
 		s.resumed(s.replicated(st.Master(s.tb)), "with the replica")
 	}
 	s.drained()
@@ -183,17 +208,16 @@ func sentinelFailover(s *scene, replicas int) {
 // clientName is what the processes call themselves to Redis.
 const clientName = "chaos-" + queueName
 
-func sentinelKilled(s *scene, replicas int) {
+func sentinelKilled(s *scene) {
 	st := s.sentinel()
-	s.traffic(time.Duration(s.size(20, 14))*time.Second, 300, actor.Order{Replicas: replicas})
+	s.traffic(time.Duration(s.size(20, 14))*time.Second, trafficRate, actor.Order{})
 	old := st.Master(s.tb)
 	began := time.Now()
 	old.Kill()
 	master := st.Master(s.tb)
 	at := time.Now()
 	s.measure("a new master after %s", seconds(at.Sub(began)))
-	if replicas == 0 {
-		s.tolerant = true
+	if s.replicas == 0 {
 		s.resumed(at, "")
 	} else {
 		s.pass(3 * time.Second)

@@ -41,7 +41,7 @@ func (s *scene) judge() verdict {
 		ledgers = append(ledgers, p.entries())
 	}
 	v := count(s.library.layout, ledgers, end, s.watch.seenTwice())
-	s.check(v.lost == 0 || s.tolerant, "lost %d", v.lost)
+	s.check(v.lost <= s.mayLose, "lost %d, at most %d", v.lost, s.mayLose)
 	s.check(v.belied == 0, "%d are stored though they were refused", v.belied)
 	s.check(v.stranded == 0, "stranded %d", v.stranded)
 	s.check(v.twoIDs == 0, "%d under two ids", v.twoIDs)

@@ -30,6 +30,12 @@ var redisScenarios = []scenario{
 	},
 }
 
+// What a producer does in most scenarios: saves a second, and at once.
+const (
+	trafficRate  = 300
+	trafficLines = 20
+)
+
 // traffic is a producer that goes on for so long, and two workers.
 func (s *scene) traffic(length time.Duration, rate int, o actor.Order) (producer *process) {
 	s.tb.Helper()
@@ -44,7 +50,7 @@ func (s *scene) traffic(length time.Duration, rate int, o actor.Order) (producer
 func saves(length time.Duration, rate int, again bool, o actor.Order) actor.Order {
 	o.Count, o.Rate, o.Again = int(length.Seconds()*float64(rate)), rate, again
 	if o.Lines == 0 {
-		o.Lines = 20
+		o.Lines = trafficLines
 	}
 	if o.Job.Ms == 0 {
 		o.Job.Ms = 10
@@ -54,7 +60,7 @@ func saves(length time.Duration, rate int, again bool, o actor.Order) actor.Orde
 
 func redisKilled(s *scene) {
 	server := s.redis()
-	s.traffic(time.Duration(s.size(14, 8))*time.Second, 300, actor.Order{})
+	s.traffic(time.Duration(s.size(14, 8))*time.Second, trafficRate, actor.Order{})
 	server.Kill()
 	s.pass(2 * time.Second)
 	server.Restart(s.tb)
@@ -67,7 +73,7 @@ func scriptFlush(s *scene) {
 	s.redis()
 	stop := s.every(200*time.Millisecond, func() error { return s.do("SCRIPT", "FLUSH").Error() })
 	defer stop()
-	s.traffic(time.Duration(s.size(15, 6))*time.Second, 300, actor.Order{})
+	s.traffic(time.Duration(s.size(15, 6))*time.Second, trafficRate, actor.Order{})
 	s.drained()
 	s.most("refused", s.count(actor.Refused), 0)
 	s.most("unsure", s.count(actor.Unsure), 0)

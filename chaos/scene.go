@@ -53,7 +53,8 @@ type scene struct {
 	processes []*process
 	patience  time.Duration
 	interval  time.Duration // between two looks at Redis
-	tolerant  bool          // replication may lose what it had not copied
+	replicas  int           // that must have a job before its save succeeds
+	mayLose   int           // jobs that replication had not copied
 
 	measures []string // what was seen, in words
 	problems []string // what should not have been
@@ -266,7 +267,7 @@ func (s *scene) start(o actor.Order, name string) *process {
 // produce starts a producer.
 func (s *scene) produce(o actor.Order) *process {
 	s.tb.Helper()
-	o.Role = actor.Producer
+	o.Role, o.Replicas = actor.Producer, s.replicas
 	for _, p := range s.processes {
 		if p.order.Role == actor.Producer {
 			o.From = max(o.From, p.order.From+p.order.Count)

@@ -31,9 +31,9 @@ var startScenarios = []scenario{
 func (s *scene) startsIn(o actor.Order, end func()) {
 	o.Log = true
 	both := []*process{s.work(o), s.work(o)}
-	s.pass(2 * time.Second)
+	s.pass(time.Duration(s.size(2000, 1500)) * time.Millisecond)
 	cpu, lines := s.costs(both)
-	const length = 5 * time.Second
+	length := time.Duration(s.size(5, 3)) * time.Second
 	s.pass(length)
 	cpuNow, linesNow := s.costs(both)
 	share := 100 * float64(cpuNow-cpu) / float64(length) / float64(len(both))
