@@ -123,7 +123,7 @@ func TestFlat(t *testing.T) {
 		"too few":         {samples(func(int) float64 { return 1 })[:4], true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			k := &soak{scene: &scene{tb: t}}
+			k := &soak{scene: &scene{tb: t}, out: t.Output()}
 			k.flat("it", c.all)
 			assert.Equal(t, c.grew, len(k.problems) > 0, "%v", k.problems)
 		})

@@ -23,6 +23,7 @@ import (
 type soak struct {
 	*scene
 
+	out    io.Writer
 	length time.Duration
 	server *redistest.Server
 	gate   *redistest.Gate
@@ -58,15 +59,12 @@ func soaks(ctx context.Context, l *library, length time.Duration, w io.Writer) e
 			tb: tb, ctx: ctx, library: l, dir: tb.TempDir(), patience: time.Minute, interval: 500 * time.Millisecond,
 		}
 		defer s.close()
-		k := &soak{scene: s, length: length, faults: make(map[string]int)}
+		k := &soak{scene: s, out: w, length: length, faults: make(map[string]int)}
 		if s.plays(k.run) {
 			k.judge()
 		}
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
-		}
-		for _, line := range s.measures {
-			fmt.Fprintln(w, line)
 		}
 		if len(s.problems) > 0 {
 			return errors.New(strings.Join(s.problems, "; "))
@@ -75,6 +73,8 @@ func soaks(ctx context.Context, l *library, length time.Duration, w io.Writer) e
 		return nil
 	})
 }
+
+func (k *soak) tell(format string, args ...any) { fmt.Fprintf(k.out, format+"\n", args...) }
 
 func (k *soak) run() {
 	k.server = redistest.Start(k.tb, "--appendonly", "yes", "--maxmemory-policy", "noeviction")
@@ -156,7 +156,7 @@ func (k *soak) fullSpeed() int {
 		p.kill()
 	}
 	k.do("FLUSHALL")
-	k.measure("full speed, of two producers and two workers: %d jobs/s", speed)
+	k.tell("full speed, of two producers and two workers: %d jobs/s", speed)
 	return speed
 }
 

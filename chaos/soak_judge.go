@@ -55,7 +55,7 @@ func (k *soak) judge() {
 		total += k.faults[name]
 		words = append(words, name+" "+strconv.Itoa(k.faults[name]))
 	}
-	k.measure("half of it for %v, %d faults: %s", k.length, total, strings.Join(words, ", "))
+	k.tell("half of it for %v, %d faults: %s", k.length, total, strings.Join(words, ", "))
 	for _, p := range k.steady {
 		var all []usage
 		for _, e := range p.entries() {
@@ -85,7 +85,7 @@ func (k *soak) judge() {
 	for _, p := range k.processes {
 		unlike += p.count(actor.Refused)
 	}
-	k.measure("%d saved, %d lost, %d run more than once of %d runs, %d saves refused and made again; %d failed",
+	k.tell("%d saved, %d lost, %d run more than once of %d runs, %d saves refused and made again; %d failed",
 		saved, lost, doubled, runs, unlike, k.watch.count("failed"))
 	k.check(saved > 0, "nothing was saved")
 	k.check(lost == 0, "lost %d", lost)
@@ -119,7 +119,7 @@ func (k *soak) flat(who string, all []usage) {
 			return values[len(values)/2]
 		}
 		first, last := typical(all[:fifth]), typical(all[len(all)-fifth:])
-		k.measure("%s: %s %.1f in the first fifth, %.1f in the last", who, f.name, first/f.unit, last/f.unit)
+		k.tell("%s: %s %.1f in the first fifth, %.1f in the last", who, f.name, first/f.unit, last/f.unit)
 		k.check(last <= first*(1+f.part)+f.amount, "%s: %s has grown from %.1f to %.1f", who, f.name, first/f.unit, last/f.unit)
 	}
 }
