@@ -172,22 +172,19 @@ func (q *Queue) eachScanned(ctx context.Context, command, key string, width int,
 		at := cursor
 		reply, err := q.do(ctx, func(b rueidis.Builder) rueidis.Completed {
 			return b.Arbitrary(command).Keys(key).Args(at, "COUNT", fmt.Sprint(auditPage)).ReadOnly()
-		}).ToArray()
+		}).ToMessage()
 		if err != nil {
 			return err
 		}
-		if len(reply) != 2 {
-			return fmt.Errorf("%s: unexpected reply of %d values", command, len(reply))
-		}
-		elements, err := reply[1].AsStrSlice()
-		if err != nil {
+		var ids []string
+		if cursor, ids, err = readPage(reply, width); err != nil {
 			return err
 		}
-		for i := 0; i < len(elements); i += width {
-			f(elements[i])
+		for _, id := range ids {
+			f(id)
 		}
-		if cursor, err = reply[0].ToString(); err != nil || cursor == "0" {
-			return err
+		if cursor == "0" {
+			return nil
 		}
 	}
 }

@@ -174,3 +174,45 @@ func TestFaultTurnUncertain(t *testing.T) {
 	require.NoError(t, q.errs.find(beequeue.ErrOwnershipLost, ""))
 	require.Empty(t, started)
 }
+
+// garblingClient runs a script, and then gives the answer to something else.
+type garblingClient struct {
+	rueidis.Client
+
+	lane  string
+	times atomic.Int32
+}
+
+func (c *garblingClient) Do(ctx context.Context, command rueidis.Completed) rueidis.RedisResult {
+	words := strings.Join(command.Commands()[:min(len(command.Commands()), 20)], " ")
+	result := c.Client.Do(ctx, command)
+	if strings.HasPrefix(words, "EVAL") && strings.Contains(words, c.lane) && result.Error() == nil && c.times.Add(-1) >= 0 {
+		return c.Client.Do(ctx, c.Client.B().Ping().Build())
+	}
+	return result
+}
+
+// A reply that cannot be read tells nothing of what was done: the call is made again,
+// under its name. So a job is saved once, and what was claimed is run.
+func TestFaultRepliesGarbled(t *testing.T) {
+	t.Parallel()
+	s := faultRedis(t)
+	inner := faultClient(t, s.URL())
+	for _, lane := range []string{":save", ":turn0 "} {
+		client := &garblingClient{Client: inner, lane: lane}
+		client.times.Store(3)
+		q := faultOpen(t, client, faultName(), beequeue.Config{})
+		view := &faultView{t, inner, q.KeyPrefix()}
+		q.save(nil)
+		started := make(chan string, 10)
+		q.process(1, func(_ context.Context, job *beequeue.Job) (any, error) {
+			started <- job.ID
+			return nil, nil
+		})
+		require.Equal(t, "1", faultReceive(t, started, "the job"))
+		view.allSucceeded(1)
+		require.Empty(t, started)
+		require.Negative(t, client.times.Load(), "all three were garbled")
+		require.NoError(t, q.errs.find(beequeue.ErrOwnershipLost, ""))
+	}
+}

@@ -403,8 +403,8 @@ func (h *hub) dispatch(ctx context.Context) {
 
 func (h *hub) deliver(m message) {
 	if m.channel == h.q.keys.earlierDelayed {
-		ms, err := strconv.ParseFloat(m.payload, 64)
-		if err != nil || !(ms >= 0 && ms <= maxMillis) { // NaN is neither
+		due, ok := decodeDue(m.payload)
+		if !ok {
 			h.malformed(m, "want a time in Unix ms")
 			return
 		}
@@ -412,7 +412,7 @@ func (h *hub) deliver(m message) {
 		listeners := slices.Clone(h.dueSoon)
 		h.mu.Unlock()
 		for _, f := range listeners {
-			f(time.UnixMilli(int64(ms)))
+			f(due)
 		}
 		return
 	}
@@ -421,6 +421,15 @@ func (h *hub) deliver(m message) {
 		return
 	}
 	h.q.callbacks.fireEvent(h.q, m.event)
+}
+
+// decodeDue reads a message on the channel earlierDelayed.
+func decodeDue(payload string) (due time.Time, ok bool) {
+	ms, err := strconv.ParseFloat(payload, 64)
+	if err != nil || !(ms >= 0 && ms <= maxMillis) { // NaN is neither
+		return time.Time{}, false
+	}
+	return time.UnixMilli(int64(ms)), true
 }
 
 func (h *hub) malformed(m message, reason string) {

@@ -113,18 +113,24 @@ func (q *Queue) scanSet(ctx context.Context, key string, page Page) ([]string, e
 func (q *Queue) readJobs(ctx context.Context, ids []string) ([]*Job, error) {
 	records, err := q.do(ctx, func(b rueidis.Builder) rueidis.Completed {
 		return b.Hmget().Key(q.keys.jobs).Field(ids...).Build()
-	}).ToArray()
+	}).ToMessage()
 	if err != nil {
+		return nil, err
+	}
+	found := make([]claimed, len(ids))
+	for i, id := range ids {
+		found[i] = claimed{id: id, bare: true}
+	}
+	if err := readRecords(records, found); err != nil {
 		return nil, err
 	}
 	jobs := make([]*Job, 0, len(ids))
 	var bad []error
-	for i, reply := range records {
-		record, err := reply.ToString()
-		if rueidis.IsRedisNil(err) {
+	for _, c := range found {
+		if c.bare {
 			continue
 		}
-		job, err := decodeJob(q, ids[i], record)
+		job, err := decodeJob(q, c.id, c.record)
 		if err != nil {
 			bad = append(bad, err)
 			continue

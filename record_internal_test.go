@@ -414,6 +414,13 @@ func FuzzDecodeJob(f *testing.F) {
 	for _, record := range oddRecords() {
 		f.Add(record)
 	}
+	const around = `{"data":%s,"options":{"timestamp":1,"stacktraces":[]},"status":"created","progress":0%s}`
+	for _, data := range []string{nested(1500), `"` + strings.Repeat("x", 10_000) + `"`, "\"\xff\r\n\"", `123456789012345678901234567890e-400`, `{"status":"created"}`} {
+		f.Add(fmt.Sprintf(around, data, ""))
+	}
+	for _, more := range []string{`,"result":null`, `,"result":1`, `,"status":"created"`, `,"Status":"failed","RESULT":2`, `,"status":"retrying","result":null`} {
+		f.Add(fmt.Sprintf(around, "{}", more))
+	}
 	f.Fuzz(func(t *testing.T, record string) {
 		if valid([]byte(record)) != json.Valid([]byte(record)) {
 			t.Fatal("whether it is JSON is not what encoding/json says")
@@ -443,6 +450,7 @@ func FuzzDecodeJob(f *testing.F) {
 		if !reflect.DeepEqual(placeless(job), placeless(again)) {
 			t.Fatalf("read %+v\nwrote %q\nread %+v", job, encoded, again)
 		}
+		checkPlainSuccess(t, record)
 		// Options it does not know are as they were, byte for byte.
 		var before struct{ Options map[string]json.RawMessage }
 		if json.Unmarshal([]byte(record), &before) != nil || countFold(record) {
@@ -463,6 +471,37 @@ func FuzzDecodeJob(f *testing.F) {
 		}
 	})
 }
+
+// checkPlainSuccess has a job succeed as lua/turn.lua does it, by writing into its record,
+// and as a whole: both records tell the same.
+func checkPlainSuccess(t *testing.T, record string) {
+	t.Helper()
+	job, err := decodeJob(nil, "x", record)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &run{id: job.ID, record: record, job: job, options: job.Options}
+	if !r.unchanged(job) {
+		return
+	}
+	const result = `{"status":"failed"}`
+	field := job.statusAt - len(statusName)
+	patched := record[:field] + `"status":"succeeded","result":` + result + record[job.statusEnd:]
+	job.decide(json.RawMessage(result), nil, nil)
+	want, err := decodeJob(nil, "x", job.encode())
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := decodeJob(nil, "x", patched)
+	if err != nil {
+		t.Fatalf("patched to %q: %v", patched, err)
+	}
+	if !reflect.DeepEqual(placeless(got), placeless(want)) {
+		t.Fatalf("patched to %q, read %+v, want %+v", patched, got, want)
+	}
+}
+
+func nested(levels int) string { return strings.Repeat("[", levels) + strings.Repeat("]", levels) }
 
 // countFold tells whether encoding/json could take another field for `options`,
 // which it does not distinguish by case in a struct.

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -79,13 +78,6 @@ func luaSource(name string) string {
 // A call is never repeated that long after its first try.
 const callRetention = time.Hour
 
-// saveReply is what became of one job of a save.
-type saveReply struct {
-	id        string // the automatic id, or "" if it was saved under its own
-	duplicate bool
-	full      bool // it was not saved: as many jobs as may be are waiting
-}
-
 // prepareSave makes the lane's next call of save.lua. Jobs that get automatic ids and
 // are not delayed need no more than their records.
 func prepareSave(l *lane, batch []*saveItem, renew bool, most int) []string {
@@ -119,41 +111,12 @@ func (q *Queue) saveJobs(ctx context.Context, args []string, n int, notice func(
 	if q.config.SaveReplicas > 0 {
 		r = q.replicated(q.scripts.saveSource, q.scripts.saveKeys, args)
 	}
-	message, err := q.repeat(ctx, r, notice, false)
-	if err != nil {
-		return nil, err
-	}
-	answer, err := message.ToString()
-	if err != nil {
-		return nil, fmt.Errorf("save script: %w", err)
-	}
-	replies := make([]saveReply, n)
-	if first, ok := strings.CutPrefix(answer, "="); ok {
-		id, err := strconv.ParseInt(first, 10, 64)
-		if err != nil {
-			return nil, fmt.Errorf("save script: unexpected reply %q", excerpt([]byte(answer)))
-		}
-		for i := range replies {
-			replies[i].id = strconv.FormatInt(id+int64(i), 10)
-		}
-		return replies, nil
-	}
-	words := strings.Fields(answer)
-	if len(words) != len(replies) {
-		return nil, fmt.Errorf("save script: %d answers for %d jobs", len(words), len(replies))
-	}
-	for i, word := range words {
-		switch word {
-		case "+":
-		case "-":
-			replies[i].duplicate = true
-		case "!":
-			replies[i].full = true
-		default:
-			replies[i].id = word
-		}
-	}
-	return replies, nil
+	var replies []saveReply
+	_, err := q.repeat(ctx, reading(r, func(message rueidis.RedisMessage) (err error) {
+		replies, err = readSave(message, n)
+		return err
+	}), notice, false)
+	return replies, err
 }
 
 // What turn.lua does with a job at the end of its run.
@@ -175,30 +138,6 @@ type turnOutcome struct {
 	text      string        // the new record, the plain result, or why the old record cannot be read
 	delay     time.Duration // before the next run
 	event     string        // to publish; "" for nothing; the script writes a plain success's own
-}
-
-// verdict is what turn.lua made of an outcome.
-type verdict byte
-
-const (
-	recorded verdict = 'y'
-	lost     verdict = 'l' // the job is another worker's, or was
-	gone     verdict = 'g' // the job was removed
-	changed  verdict = 'c' // the record of a plain success is not as it was
-)
-
-// claimed is a job to run.
-type claimed struct {
-	id, record string
-	bare       bool // the record is yet to be read, or is gone
-}
-
-// turnReply is what a turn gives back.
-type turnReply struct {
-	verdicts []verdict // of each outcome
-	jobs     []claimed
-	claim    string // names the claim of the jobs
-	more     bool   // more jobs are waiting
 }
 
 // turnCall is one call of turn.lua, which may be made more than once.
@@ -276,37 +215,23 @@ func (c *turnCall) claimNothing() { c.args[4] = "0" }
 
 // turn runs turn.lua.
 func (q *Queue) turn(ctx context.Context, c *turnCall, notice func(error)) (turnReply, error) {
-	message, err := q.repeat(ctx, q.plainly(q.scripts.turn, q.scripts.turnKeys, c.args), notice, c.reached)
+	var reply turnReply
+	_, err := q.repeat(ctx, reading(q.plainly(q.scripts.turn, q.scripts.turnKeys, c.args), func(message rueidis.RedisMessage) (err error) {
+		reply, err = readTurn(c, message)
+		return err
+	}), notice, c.reached)
 	if err != nil {
 		return turnReply{}, err
 	}
-	return q.readTurn(c, message)
+	q.tellUnpublished(reply)
+	return reply, nil
 }
 
-// readTurn reads the reply of turn.lua.
-func (q *Queue) readTurn(c *turnCall, message rueidis.RedisMessage) (turnReply, error) {
-	values, err := message.AsStrSlice()
-	if err != nil || len(values) < 3 || len(values)%2 != 1 || len(values[0]) != len(c.outcomes) {
-		return turnReply{}, fmt.Errorf("turn script: unexpected reply of %d values: %w", len(values), err)
+// tellUnpublished tells why the turn's events could not be published, if they could not.
+func (q *Queue) tellUnpublished(reply turnReply) {
+	if reply.unpublished != "" {
+		q.report(errors.New(reply.unpublished), "publish events")
 	}
-	reply := turnReply{verdicts: make([]verdict, len(c.outcomes)), more: values[1] == "1", claim: c.claim}
-	plain, other := 0, c.plain
-	for i := range c.outcomes { // the plain ones came first
-		at := &other
-		if c.outcomes[i].what == turnPlain {
-			at = &plain
-		}
-		reply.verdicts[i] = verdict(values[0][*at])
-		*at++
-	}
-	if values[2] != "" {
-		q.report(errors.New(values[2]), "publish events")
-	}
-	reply.jobs = make([]claimed, 0, (len(values)-3)/2)
-	for i := 3; i < len(values); i += 2 {
-		reply.jobs = append(reply.jobs, claimed{values[i], values[i+1], c.sparing})
-	}
-	return reply, nil
 }
 
 // readRecords reads the records of jobs that were claimed without. Those that are gone
@@ -318,16 +243,11 @@ func (q *Queue) readRecords(ctx context.Context, jobs []claimed) error {
 	}
 	records, err := q.do(ctx, func(b rueidis.Builder) rueidis.Completed {
 		return b.Hmget().Key(q.keys.jobs).Field(ids...).Build()
-	}).ToArray()
+	}).ToMessage()
 	if err != nil {
 		return err
 	}
-	for i := range records {
-		if record, err := records[i].ToString(); err == nil {
-			jobs[i].record, jobs[i].bare = record, false
-		}
-	}
-	return nil
+	return readRecords(records, jobs)
 }
 
 // heartbeat runs heartbeat.lua for jobs given as id, claim, id, claim, and
@@ -338,20 +258,11 @@ func (q *Queue) heartbeat(ctx context.Context, token string, lease time.Duration
 	if err != nil {
 		return nil, err
 	}
-	return message.AsStrSlice()
+	return readTexts("heartbeat script", message)
 }
 
 // sweepClaim is the claim under which the sweep gives its caller jobs to fail.
 const sweepClaim = "sweep"
-
-// sweepReply is what a stall check found.
-type sweepReply struct {
-	swept   bool          // false: somebody else checked lately
-	next    time.Duration // until the next check is due
-	stalled []string      // ids taken back to waiting
-	failing []claimed     // taken back too often: the caller has to fail them
-	cursors [3]string     // where the clean-up left off
-}
 
 // sweep runs sweep.lua.
 func (q *Queue) sweep(ctx context.Context, cursors [3]string) (sweepReply, error) {
@@ -368,40 +279,7 @@ func (q *Queue) sweep(ctx context.Context, cursors [3]string) (sweepReply, error
 	if err != nil {
 		return sweepReply{}, err
 	}
-	values, err := message.ToArray()
-	if err != nil || len(values) < 6 {
-		return sweepReply{}, fmt.Errorf("sweep script: unexpected reply of %d values: %w", len(values), err)
-	}
-	next, _ := values[1].AsInt64()
-	count, _ := values[5].AsInt64()
-	words := make([]string, len(values))
-	for i := range values {
-		if i != 1 && i != 5 {
-			if words[i], err = values[i].ToString(); err != nil {
-				return sweepReply{}, fmt.Errorf("sweep script: value %d: %w", i, err)
-			}
-		}
-	}
-	if count < 0 || 6+count > int64(len(words)) {
-		return sweepReply{}, fmt.Errorf("sweep script: %d ids announced, %d values", count, len(words))
-	}
-	reply := sweepReply{
-		swept:   words[0] == "1",
-		next:    time.Duration(max(0, next)) * time.Millisecond,
-		cursors: [3]string{words[2], words[3], words[4]},
-		stalled: words[6 : 6+count],
-	}
-	for rest := words[6+count:]; len(rest) >= 2; rest = rest[2:] {
-		reply.failing = append(reply.failing, claimed{id: rest[0], record: rest[1]})
-	}
-	return reply, nil
-}
-
-// raiseReply is what a look at the delayed jobs found.
-type raiseReply struct {
-	raised int
-	wait   time.Duration // until the next is due; negative if none is delayed
-	now    time.Time     // the server's
+	return readSweep(message)
 }
 
 // raise runs raise.lua.
@@ -411,12 +289,7 @@ func (q *Queue) raise(ctx context.Context) (raiseReply, error) {
 	if err != nil {
 		return raiseReply{}, err
 	}
-	values, err := message.AsIntSlice()
-	if err != nil || len(values) != 3 {
-		return raiseReply{}, fmt.Errorf("raise script: unexpected reply of %d values: %w", len(values), err)
-	}
-	wait := time.Duration(min(values[1], int64(callRetention/time.Millisecond))) * time.Millisecond
-	return raiseReply{raised: int(values[0]), wait: wait, now: time.UnixMilli(values[2])}, nil
+	return readRaise(message)
 }
 
 // remove runs remove.lua.
@@ -434,24 +307,8 @@ func (q *Queue) retry(ctx context.Context, id string) error {
 		if err != nil {
 			return err
 		}
-		switch answer, err := message.ToString(); answer {
-		case "retried":
-			return err
-		case "not found":
-			return ErrNotFound
-		case "not failed":
-			return ErrNotFailed
-		default:
-			return fmt.Errorf("retry script: unexpected reply %q: %w", answer, err)
-		}
+		return readRetry(message)
 	})
-}
-
-// found is a job as Redis has it.
-type found struct {
-	record string
-	state  State  // succeeded, failed, or "" for any other
-	reason string // why the record cannot be read, if that failed the job
 }
 
 // lookup runs lookup.lua; ErrNotFound if there is no such job.
@@ -460,21 +317,7 @@ func (q *Queue) lookup(ctx context.Context, id string) (found, error) {
 	if err != nil {
 		return found{}, err
 	}
-	values, err := message.AsStrSlice()
-	switch {
-	case err == nil && len(values) == 0:
-		return found{}, ErrNotFound
-	case err != nil || len(values) != 3:
-		return found{}, fmt.Errorf("lookup script: unexpected reply of %d values: %w", len(values), err)
-	}
-	return found{record: values[0], state: State(values[1]), reason: values[2]}, nil
-}
-
-// view is where an id is.
-type view struct {
-	states []State
-	record bool
-	now    State // where it was put; "" if it was removed or left as it is
+	return readLookup(message)
 }
 
 // look runs audit.lua.
@@ -487,31 +330,7 @@ func (q *Queue) look(ctx context.Context, mend bool, ids []string) ([]view, erro
 	if err != nil {
 		return nil, err
 	}
-	values, err := message.AsStrSlice()
-	if err != nil || len(values) != 2*len(ids) {
-		return nil, fmt.Errorf("audit script: unexpected reply of %d values: %w", len(values), err)
-	}
-	names := []State{StateWaiting, StateActive, StateDelayed, StateSucceeded, StateFailed}
-	views := make([]view, len(ids))
-	for i := range views {
-		counts := strings.Fields(values[2*i])
-		if len(counts) != len(names)+1 {
-			return nil, fmt.Errorf("audit script: unexpected reply %q", values[2*i])
-		}
-		v := &views[i]
-		for k, name := range names {
-			n, err := strconv.Atoi(counts[k])
-			if err != nil {
-				return nil, fmt.Errorf("audit script: %w", err)
-			}
-			v.states = append(v.states, slices.Repeat([]State{name}, n)...)
-		}
-		v.record = counts[len(names)] == "1"
-		if now := values[2*i+1]; now != "removed" {
-			v.now = State(now)
-		}
-	}
-	return views, nil
+	return readViews(message, len(ids))
 }
 
 // counts runs counts.lua.
@@ -520,14 +339,7 @@ func (q *Queue) counts(ctx context.Context) (Counts, error) {
 	if err != nil {
 		return Counts{}, err
 	}
-	values, err := message.AsIntSlice()
-	if err != nil || len(values) != 6 {
-		return Counts{}, fmt.Errorf("counts script: unexpected reply of %d values: %w", len(values), err)
-	}
-	return Counts{
-		Waiting: values[0], Active: values[1], Delayed: values[2],
-		Succeeded: values[3], Failed: values[4], NewestJob: values[5],
-	}, nil
+	return readCounts(message)
 }
 
 // destroy deletes the queue's keys, Bee-Queue's and ours.

@@ -63,7 +63,11 @@ func (w *worker) stand(f *flight) {
 		blocked = nil
 	}
 	if err == nil {
-		f.reply, f.err = w.q.readTurn(&f.call, message)
+		f.reply, err = readTurn(&f.call, message)
+	}
+	if err == nil {
+		f.err = nil
+		w.q.tellUnpublished(f.reply)
 		w.fetch(f)
 	} else {
 		f.call.reached = !neverReached(err)

@@ -1,0 +1,224 @@
+package beequeue
+
+import (
+	"encoding/binary"
+	"errors"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/rueidis"
+	"github.com/stretchr/testify/require"
+)
+
+// A reply in a test is written a value a line: "$text", ":7", "_" for nil, "-ERR why",
+// and "*2" for an array of the two values that follow.
+
+// redisMessage makes what a client would give for a reply. Lines that are missing are nil.
+func redisMessage(t *testing.T, reply string) rueidis.RedisMessage {
+	t.Helper()
+	lines := strings.Split(reply, "\n")
+	buffer := append(make([]byte, 7), encodeReply(&lines, 0)...)
+	var m rueidis.RedisMessage
+	require.NoError(t, m.CacheUnmarshalView(buffer))
+	return m
+}
+
+// encodeReply writes a value as rueidis keeps it in its cache, the one way in which
+// messages can be made outside of it: a type, a number or length, and what it has.
+func encodeReply(lines *[]string, depth int) []byte {
+	line := "_"
+	if len(*lines) > 0 && (*lines)[0] != "" {
+		line, *lines = (*lines)[0], (*lines)[1:]
+	}
+	kind, rest := line[0], line[1:]
+	number, _ := strconv.ParseInt(rest, 10, 64)
+	switch kind {
+	case '$', '-':
+		return append(binary.BigEndian.AppendUint64([]byte{kind}, uint64(len(rest))), rest...)
+	case ':':
+		return binary.BigEndian.AppendUint64([]byte{kind}, uint64(number)) //nolint:gosec // as it is stored
+	case '*':
+		if depth > 3 {
+			number = 0
+		}
+		number = min(max(0, number), int64(len(*lines)))
+		array := binary.BigEndian.AppendUint64([]byte{kind}, uint64(number)) //nolint:gosec // not negative
+		for range number {
+			array = append(array, encodeReply(lines, depth+1)...)
+		}
+		return array
+	}
+	return binary.BigEndian.AppendUint64([]byte{'_'}, 0)
+}
+
+// reply writes an array of strings.
+func reply(texts ...string) string {
+	return "*" + strconv.Itoa(len(texts)) + "\n$" + strings.Join(texts, "\n$")
+}
+
+// refused checks the error for a reply that was not taken, and reports whether it was not.
+func refused(t *testing.T, err error, to string) bool {
+	t.Helper()
+	if err == nil {
+		return false
+	}
+	if rueidis.IsRedisNil(err) || !strings.HasPrefix(err.Error(), to) || len(err.Error()) > 500 {
+		t.Fatalf("not a useful error: %v", err)
+	}
+	return true
+}
+
+func FuzzReadSave(f *testing.F) {
+	for _, text := range []string{"=1", "=9223372036854775807", "= 1", "=-3", "=", "+ - ! 7", "7 8", "+", "", "x y", "99999999999999999999"} {
+		f.Add("$"+text, 2)
+	}
+	f.Add("_", 1)
+	f.Add(":1", 1)
+	f.Add("*1\n$=1", 1)
+	f.Fuzz(func(t *testing.T, text string, n int) {
+		n = min(max(1, n), saveMost)
+		replies, err := readSave(redisMessage(t, text), n)
+		if refused(t, err, "save script") {
+			return
+		}
+		if len(replies) != n {
+			t.Fatalf("%d replies for %d jobs", len(replies), n)
+		}
+		for _, r := range replies {
+			_, notNumber := strconv.ParseInt(r.id, 10, 64)
+			if r.duplicate && r.full || r.id != "" && (r.duplicate || r.full || notNumber != nil) {
+				t.Fatalf("took %q for %+v", text, r)
+			}
+		}
+	})
+}
+
+func FuzzReadTurn(f *testing.F) {
+	for _, texts := range [][]string{
+		{"yyy", "0", ""},
+		{"ylg", "1", "NOPERM"},
+		{"cyy", "1", "", "id", "record"},
+		{"yyc", "0", ""},
+		{"yy", "0", ""},
+		{"yyy", "0", "", "id"},
+		{"yyy"},
+		{},
+		{"???", "0", ""},
+		{"", "2", "", "id", "", "id", ""},
+	} {
+		f.Add(reply(texts...), "pps", false)
+	}
+	f.Add("*3\n:1\n:0\n_", "p", true)
+	f.Add("_", "", true)
+	f.Add("-ERR no", "s", true)
+	f.Fuzz(func(t *testing.T, text, outcomes string, sparing bool) {
+		c := turnCall{claim: "1", sparing: sparing}
+		for _, kind := range outcomes {
+			o := turnOutcome{what: turnFailed}
+			if kind == 'p' {
+				o.what = turnPlain
+				c.plain++
+			}
+			c.outcomes = append(c.outcomes, o)
+		}
+		r, err := readTurn(&c, redisMessage(t, text))
+		if refused(t, err, "turn script") {
+			return
+		}
+		if len(r.verdicts) != len(c.outcomes) || r.claim != c.claim {
+			t.Fatalf("took %q for %+v", text, r)
+		}
+		for i, v := range r.verdicts {
+			if !strings.ContainsRune("ylgc", rune(v)) || v == changed && c.outcomes[i].what != turnPlain {
+				t.Fatalf("took %q for verdict %q of outcome %d", text, v, i)
+			}
+		}
+		for _, job := range r.jobs {
+			if job.bare != sparing {
+				t.Fatalf("took %q for %+v", text, job)
+			}
+		}
+	})
+}
+
+func FuzzReadSweep(f *testing.F) {
+	for _, text := range []string{
+		"*6\n$1\n:1000\n$0\n$0\n$0\n:0", "*9\n$1\n:1000\n$0\n$17\n$0\n:1\n$a\n$b\n$record", "*6\n$0\n:9223372036854775807\n$0\n$0\n$0\n:0",
+		"*6\n$1\n:-1\n$0\n$0\n$0\n:-1", "*8\n$1\n:1\n$0\n$0\n$0\n:3\n$a\n$b", "*7\n$1\n:1\n$0\n$0\n$0\n:0\n$a", "*5\n$1\n:1\n$0\n$0\n$0", "_", "*0",
+		"*6\n$1\n$x\n$0\n$0\n$0\n:0", "*6\n$1\n:1\n:0\n$0\n$0\n:0", "*7\n$1\n:1\n$0\n$0\n$0\n:9223372036854775807\n$a",
+	} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		r, err := readSweep(redisMessage(t, text))
+		if refused(t, err, "sweep script") {
+			return
+		}
+		if r.next < 0 || r.next > callRetention {
+			t.Fatalf("took %q for a wait of %v", text, r.next)
+		}
+		if len(r.stalled)+2*len(r.failing)+6 > strings.Count(text, "\n") {
+			t.Fatalf("took %q for %d and %d jobs", text, len(r.stalled), len(r.failing))
+		}
+	})
+}
+
+// FuzzReadReplies has the replies of all other scripts and commands, each of which
+// is read as each.
+func FuzzReadReplies(f *testing.F) {
+	for _, text := range []string{
+		"*3\n:5\n:1000\n:1753700000000", "*3\n:0\n:-1\n:1", "*3\n:-1\n:-9223372036854775808\n:9223372036854775807", "*3\n$1\n$2\n$x",
+		"$retried", "$not found", "$not failed", "$", "_", ":0", "-ERR wrong", "*0", "*3\n${}\n$succeeded\n$", "*3\n${}\n$active\n$", "*3\n_\n_\n_",
+		"*2\n$1 0 0 0 0 1\n$", "*2\n$0 0 0 0 0 0\n$removed", "*2\n$0 9999999999 0 0 0 1\n$waiting", "*2\n$-1 0 0 0 0 1\n$", "*2\n$1 1 1 1\n$", "*2\n$a b c d e f\n$x",
+		"*6\n:1\n:2\n:3\n:4\n:5\n$7", "*6\n:1\n:2\n:3\n:4\n:5\n_", "*2\n$0\n*2\n$a\n$1", "*2\n$17\n*1\n$a", "*2\n$0\n$a", "*2\n:0\n*0", "*2\n$record\n_",
+	} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		m := redisMessage(t, text)
+		if r, err := readRaise(m); !refused(t, err, "raise script") {
+			if r.raised < 0 || r.wait < -time.Millisecond || r.wait > callRetention || r.now.UnixMilli() < 0 {
+				t.Fatalf("took %q for %+v", text, r)
+			}
+		}
+		if err := readRetry(m); !errors.Is(err, ErrNotFailed) && !errors.Is(err, ErrNotFound) && !refused(t, err, "retry script") && text[:8] != "$retried" {
+			t.Fatalf("took %q for a retry", text)
+		}
+		if found, err := readLookup(m); !errors.Is(err, ErrNotFound) && !refused(t, err, "lookup script") {
+			if !slices.Contains([]State{"", StateSucceeded, StateFailed}, found.state) {
+				t.Fatalf("took %q for %+v", text, found)
+			}
+		}
+		if views, err := readViews(m, 1); !refused(t, err, "audit script") {
+			if len(views) != 1 || len(views[0].states) > 5*mostCopies {
+				t.Fatalf("took %q for %+v", text, views)
+			}
+		}
+		_, err := readCounts(m)
+		refused(t, err, "counts script")
+		for width := 1; width <= 2; width++ {
+			if _, ids, err := readPage(m, width); !refused(t, err, "SCAN") && len(ids) > strings.Count(text, "\n") {
+				t.Fatalf("took %q for %d ids", text, len(ids))
+			}
+		}
+		jobs := []claimed{{id: "1", bare: true}, {id: "2", bare: true}}
+		if refused(t, readRecords(m, jobs), "HMGET") && (!jobs[0].bare || !jobs[1].bare) {
+			t.Fatalf("read records of %q, and refused it", text)
+		}
+	})
+}
+
+func FuzzDecodeDue(f *testing.F) {
+	for _, payload := range []string{"0", "1753700000000", "1.5e12", "NaN", "-1", "1e400", "Inf", "0x1p50", "1_000", "", " 1", "9007199254740993"} {
+		f.Add(payload)
+	}
+	f.Fuzz(func(t *testing.T, payload string) {
+		due, ok := decodeDue(payload)
+		if ok && (due.UnixMilli() < 0 || due.UnixMilli() > maxMillis) {
+			t.Fatalf("took %q for %v", payload, due)
+		}
+	})
+}
