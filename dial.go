@@ -21,11 +21,11 @@ import (
 //
 // Where Redis does not answer, or refuses the connection, for whatever reason,
 // Dial goes on trying, at most a second apart, until ctx ends; the error then
-// wraps ctx's and the last one of Redis. Meanwhile slog's default logger gets an
-// error a second at most. So a program that starts before its Redis waits for it,
-// or for as long as context.WithTimeout says. Once Dial has returned a client,
-// Redis may come and go, and ctx may end. A URL that cannot be read and options
-// that contradict each other come back at once.
+// wraps ctx's and the last one of Redis, if a try came to its end before. Meanwhile
+// slog's default logger gets an error a second at most. So a program that starts
+// before its Redis waits for it, or for as long as context.WithTimeout says. Once
+// Dial has returned a client, Redis may come and go, and ctx may end. A URL that
+// cannot be read and options that contradict each other come back at once.
 //
 // Any other rueidis.Client works as well; Dial is a convenience.
 func Dial(ctx context.Context, url string, options ...func(*rueidis.ClientOption)) (rueidis.Client, error) {
@@ -51,6 +51,7 @@ func Dial(ctx context.Context, url string, options ...func(*rueidis.ClientOption
 	d := newDialer(&option)
 	var wait pause
 	var told time.Time
+	var last error
 	for {
 		client, err := d.try(ctx, option)
 		if err == nil {
@@ -59,6 +60,10 @@ func Dial(ctx context.Context, url string, options ...func(*rueidis.ClientOption
 		if !d.dialed {
 			return nil, fmt.Errorf("beequeue: dial: %w", err) // it is not Redis's fault
 		}
+		if ctx.Err() != nil && last != nil {
+			err = last // a try that was cut short does not say what is wrong
+		}
+		last = err
 		if ctx.Err() == nil && time.Since(told) >= time.Second {
 			slog.Default().Error("beequeue: dial: Redis cannot be used yet", "address", option.InitAddress, "error", err)
 			told = time.Now()

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -211,4 +212,27 @@ func TestConnections(t *testing.T) {
 		require.NoError(t, f.Close(bounded(t)))
 		await(t, "the queue's connections are closed", func() bool { return conns() == 1 })
 	})
+}
+
+// Dial's error is about Redis, and not about the try that was cut short when the
+// context ended.
+func TestDialSaysWhatWasWrong(t *testing.T) {
+	t.Parallel()
+	broken := errors.New("no way to Redis")
+	ctx, cancel := context.WithCancel(t.Context())
+	tries := 0
+	_, err := beequeue.Dial(ctx, "redis://127.0.0.1", func(o *rueidis.ClientOption) {
+		o.ForceSingleClient = true
+		o.DialCtxFn = func(ctx context.Context, _ string, _ *net.Dialer, _ *tls.Config) (net.Conn, error) {
+			if tries++; tries == 1 {
+				return nil, broken
+			}
+			cancel()
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
+	})
+	require.Equal(t, 2, tries)
+	require.ErrorIs(t, err, broken)
+	require.ErrorIs(t, err, context.Canceled)
 }
