@@ -34,11 +34,16 @@ const (
 func Available(tb testing.TB) {
 	tb.Helper()
 	if _, err := exec.LookPath("redis-server"); err != nil {
-		if os.Getenv("CI") == "true" {
-			tb.Fatalf("redistest: CI must have redis-server on the PATH: %v", err)
-		}
-		tb.Skipf("redistest: needs redis-server on the PATH: %v", err)
+		unavailable(tb, "redis-server on the PATH", err)
 	}
+}
+
+func unavailable(tb testing.TB, what string, err error) {
+	tb.Helper()
+	if os.Getenv("CI") == "true" {
+		tb.Fatalf("redistest: CI must have %s: %v", what, err)
+	}
+	tb.Skipf("redistest: needs %s: %v", what, err)
 }
 
 // waitFor polls check until it returns nil. After waitTimeout it fails the test

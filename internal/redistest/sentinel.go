@@ -35,7 +35,7 @@ func StartSentinel(tb testing.TB, args ...string) *Sentinel {
 		fmt.Sprintf("--sentinel failover-timeout %s 5000", masterSet),
 	}
 	for range sentinelCount {
-		sentinel := start(tb, []string{"--sentinel"}, settings)
+		sentinel := start(tb, nil, []string{"--sentinel"}, settings)
 		// With the default of a ping per second, a second of silence after each
 		// reconnect is normal; roles are asked for only every ten seconds.
 		sentinel.Do(tb, "SENTINEL", "DEBUG", "ping-period", "200", "info-period", "1000")

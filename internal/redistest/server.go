@@ -2,6 +2,7 @@ package redistest
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -33,7 +34,8 @@ type Server struct {
 	Port int
 
 	dir       string
-	arguments []string // of the command line
+	arguments []string    // of the command line
+	secure    *tls.Config // to connect with; nil without TLS
 
 	mu      sync.Mutex
 	process *process
@@ -46,24 +48,30 @@ type Server struct {
 // "--appendonly", "yes" or "--appendonly yes".
 func Start(tb testing.TB, args ...string) *Server {
 	tb.Helper()
-	defaults := []string{
+	return start(tb, nil, nil, append(defaults(), args...))
+}
+
+func defaults() []string {
+	return []string{
 		"--save", "",
 		"--repl-diskless-sync-delay", "0", // a new replica need not wait 5 s for others
 	}
-	return start(tb, nil, append(defaults, args...))
 }
 
 // start starts redis-server with flags on its command line and settings, written
 // like arguments, in its config file. The file lets Redis keep what Sentinel
 // tells it (CONFIG REWRITE) over a restart.
-func start(tb testing.TB, flags, settings []string) *Server {
+func start(tb testing.TB, secure *tls.Config, flags, settings []string) *Server {
 	tb.Helper()
 	Available(tb)
 	for range startAttempts {
 		port := freePort(tb)
-		s := &Server{Addr: address(port), Port: port, dir: tb.TempDir()}
+		s := &Server{Addr: address(port), Port: port, dir: tb.TempDir(), secure: secure}
 		config := filepath.Join(s.dir, configFile)
 		own := []string{"--port", strconv.Itoa(port), "--bind", host, "--dir", s.dir}
+		if secure != nil {
+			own = append([]string{"--port", "0", "--tls-port"}, own[1:]...)
+		}
 		if err := os.WriteFile(config, []byte(configText(append(own, settings...))), 0o600); err != nil {
 			tb.Fatalf("redistest: %v", err)
 		}
@@ -72,6 +80,9 @@ func start(tb testing.TB, flags, settings []string) *Server {
 		err := s.launch()
 		if err == nil {
 			return s
+		}
+		if errors.Is(err, errNoTLS) {
+			unavailable(tb, "a redis-server with TLS", err)
 		}
 		if !errors.Is(err, errPortTaken) {
 			tb.Fatalf("redistest: start redis-server: %v%s", err, logTails([]*Server{s}))
@@ -134,6 +145,9 @@ func (s *Server) launch() error {
 			if strings.Contains(s.logTail(), "Address already in use") {
 				return errPortTaken
 			}
+			if s.lacksTLS() {
+				return errNoTLS
+			}
 			return errors.New("it ended at once")
 		case <-deadline.C:
 			s.Kill()
@@ -162,13 +176,18 @@ func (s *Server) ready(pid int) error {
 }
 
 // URL returns the server's address in the form that rueidis.ParseURL reads.
-func (s *Server) URL() string { return "redis://" + s.Addr }
+func (s *Server) URL() string {
+	if s.secure != nil {
+		return "rediss://" + s.Addr
+	}
+	return "redis://" + s.Addr
+}
 
 // Client returns a lean client of this one server, also when it is a node of a
 // cluster. It speaks RESP2, retries nothing and is closed when the test ends.
 func (s *Server) Client(tb testing.TB) rueidis.Client {
 	tb.Helper()
-	client, err := newClient(s.Addr)
+	client, err := newClient(s.Addr, s.secure)
 	if err != nil {
 		tb.Fatalf("redistest: connect to %s: %v%s", s.Addr, err, logTails([]*Server{s}))
 	}
@@ -235,7 +254,7 @@ func (s *Server) control() (rueidis.Client, error) {
 	if s.client != nil {
 		return s.client, nil
 	}
-	client, err := newClient(s.Addr)
+	client, err := newClient(s.Addr, s.secure)
 	if err != nil {
 		return nil, err
 	}
@@ -253,9 +272,10 @@ func (s *Server) forget(client rueidis.Client) {
 	client.Close()
 }
 
-func newClient(addr string) (rueidis.Client, error) {
+func newClient(addr string, secure *tls.Config) (rueidis.Client, error) {
 	client, err := rueidis.NewClient(rueidis.ClientOption{
 		InitAddress:         []string{addr},
+		TLSConfig:           secure,
 		ForceSingleClient:   true,
 		DisableCache:        true,
 		AlwaysRESP2:         true, // under RESP3 the text of INFO starts with "txt:"
