@@ -3,10 +3,12 @@ package beequeue
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -96,7 +98,13 @@ func newDialer(option *rueidis.ClientOption) *dialer {
 	if d.dial == nil {
 		d.dial = dialTCP
 	}
-	option.DialCtxFn = d.connect
+	option.DialCtxFn = func(ctx context.Context, address string, dialer *net.Dialer, config *tls.Config) (net.Conn, error) {
+		conn, err := d.connect(ctx, address, dialer, config)
+		if secure, ok := conn.(*tls.Conn); ok && err == nil && !option.DisableTCPNoDelay { // for that, rueidis wants the bare connection
+			return &secureConn{Conn: secure}, nil
+		}
+		return conn, err
+	}
 	return d
 }
 
@@ -152,4 +160,33 @@ func (d *dialer) connect(ctx context.Context, address string, dialer *net.Dialer
 		d.release = append(d.release, context.AfterFunc(starting, func() { _ = conn.Close() })) //nolint:contextcheck // outlives ctx
 	}
 	return conn, nil
+}
+
+// A secureConn finds out why a server hung up. In TLS 1.3 a client learns only when it
+// reads what the server thinks of its certificate. rueidis writes first, and if the
+// server has gone by then, knows no more than that the connection was reset.
+type secureConn struct {
+	*tls.Conn
+	read atomic.Bool // somebody has begun to read
+}
+
+// alertTime bounds the wait for a reason that should be there.
+const alertTime = 100 * time.Millisecond
+
+func (c *secureConn) Read(b []byte) (int, error) {
+	c.read.Store(true)
+	return c.Conn.Read(b)
+}
+
+func (c *secureConn) Write(b []byte) (int, error) {
+	n, err := c.Conn.Write(b)
+	if err == nil || c.read.Swap(true) {
+		return n, err
+	}
+	_ = c.SetReadDeadline(time.Now().Add(alertTime)) // the connection is of no use any more
+	var alert *net.OpError
+	if _, why := c.Conn.Read(make([]byte, 1)); errors.As(why, &alert) && alert.Op == "remote error" {
+		return n, why
+	}
+	return n, err
 }
