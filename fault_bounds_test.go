@@ -40,7 +40,7 @@ func TestFaultReadsAreBounded(t *testing.T) {
 	require.Less(t, time.Since(began), 5*time.Second)
 
 	client = faultClient(t, s.URL())
-	q = faultOpen(t, client, faultName(), beequeue.Config{CallTimeout: 500 * time.Millisecond})
+	q = faultOpen(t, client, faultName(), beequeue.Config{CallTimeout: 5 * time.Second}) // six tries take up to 620 ms
 	client.Close()
 	for _, err := range reads() {
 		require.ErrorIs(t, err, rueidis.ErrClosing)
