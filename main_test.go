@@ -14,7 +14,9 @@ import (
 func TestMain(m *testing.M) {
 	flag.Parse()
 	// They wait more than they compute: so more at once than there are processors.
-	if p := flag.Lookup("test.parallel"); p.Value.String() == p.DefValue {
+	// Not so the fuzz targets.
+	fuzzing := flag.Lookup("test.fuzz").Value.String() != ""
+	if p := flag.Lookup("test.parallel"); p.Value.String() == p.DefValue && !fuzzing {
 		_ = flag.Set("test.parallel", "8") // which is a number
 	}
 	code := m.Run()
