@@ -53,7 +53,7 @@
 // # Reading the source
 //
 // In the order things happen: queue.go, job.go (with record.go, backoff.go),
-// producer.go, consumer.go (with stalled.go, delayed.go), events.go (with hub.go,
+// producer.go (with replicas.go), consumer.go (with stalled.go, delayed.go), events.go (with hub.go,
 // wait.go), lookup.go; below them calls.go, scripts.go with lua/, replies.go, and
 // cluster.go with every key name.
 package beequeue

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha1" //nolint:gosec // names a script in Redis, guards nothing
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -17,51 +18,57 @@ const replicaPatience = time.Second
 // together on one that nobody else uses.
 func (q *Queue) replicated(source string, keys, args []string) request {
 	sha := fmt.Sprintf("%x", sha1.Sum([]byte(source))) //nolint:gosec // as above
+	byName := func(b rueidis.Builder) rueidis.Completed {
+		return b.Evalsha().Sha1(sha).Numkeys(int64(len(keys))).Key(keys...).Arg(args...).Build()
+	}
+	byText := func(b rueidis.Builder) rueidis.Completed {
+		return b.Eval().Script(source).Numkeys(int64(len(keys))).Key(keys...).Arg(args...).Build()
+	}
 	return func(ctx context.Context) (rueidis.RedisMessage, error) {
-		conn, release := q.dedicate(ctx)
-		if conn == nil {
-			return rueidis.RedisMessage{}, context.Cause(ctx)
-		}
-		message, err := q.waitForReplicas(ctx, conn, release, false, source, sha, keys, args)
-		// A client does not follow redirections of a connection of its user's.
-		if node, asking := q.redirected(err); node != nil {
-			conn, release := node.Dedicate()
-			message, err = q.waitForReplicas(ctx, conn, release, asking, source, sha, keys, args)
-		}
-		if isRedirect(err) { // it passes, as soon as the client has heard of it
-			err = fmt.Errorf("the slot moves: %s", err.Error())
+		message, err := q.replicate(ctx, byName)
+		if reply, ok := rueidis.IsRedisErr(err); ok && reply.IsNoScript() {
+			message, err = q.replicate(ctx, byText)
 		}
 		return message, err
 	}
 }
 
-// waitForReplicas uses a connection for it, and gives it back.
-func (q *Queue) waitForReplicas(ctx context.Context, conn rueidis.DedicatedClient, release func(), asking bool, source, sha string, keys, args []string) (rueidis.RedisMessage, error) {
-	defer release()
-	message, err := q.scriptAndWait(ctx, conn, asking, conn.B().Evalsha().Sha1(sha).Numkeys(int64(len(keys))).Key(keys...).Arg(args...).Build())
-	if reply, ok := rueidis.IsRedisErr(err); ok && reply.IsNoScript() {
-		message, err = q.scriptAndWait(ctx, conn, asking, conn.B().Eval().Script(source).Numkeys(int64(len(keys))).Key(keys...).Arg(args...).Build())
+// replicate takes a connection for a script, of the node that has the queue's slot.
+func (q *Queue) replicate(ctx context.Context, script func(rueidis.Builder) rueidis.Completed) (rueidis.RedisMessage, error) {
+	conn, release := q.dedicate(ctx)
+	if conn == nil {
+		return rueidis.RedisMessage{}, context.Cause(ctx)
 	}
-	if isBroken(err) {
-		conn.Close()
+	message, err := q.scriptAndWait(ctx, conn, release, false, script)
+	// A client does not follow redirections of a connection of its user's.
+	if node, asking := q.redirected(err); node != nil {
+		conn, release := node.Dedicate()
+		message, err = q.scriptAndWait(ctx, conn, release, asking, script)
+	}
+	if isRedirect(err) { // it passes, as soon as the client has heard of it
+		err = fmt.Errorf("the slot moves: %s", err.Error())
 	}
 	return message, err
 }
 
-// scriptAndWait sends a script and WAIT together. Too few replicas are an error that
-// passes.
-func (q *Queue) scriptAndWait(ctx context.Context, conn rueidis.DedicatedClient, asking bool, script rueidis.Completed) (rueidis.RedisMessage, error) {
+// scriptAndWait sends a script and WAIT together on a connection, and gives that back.
+// Too few replicas are an error that passes.
+func (q *Queue) scriptAndWait(ctx context.Context, conn rueidis.DedicatedClient, release func(), asking bool, script func(rueidis.Builder) rueidis.Completed) (rueidis.RedisMessage, error) {
+	defer release()
 	wanted := int64(q.config.SaveReplicas)
 	wait := conn.B().Wait().Numreplicas(wanted).Timeout(replicaPatience.Milliseconds()).Build()
-	commands := []rueidis.Completed{script, wait}
+	commands := []rueidis.Completed{script(conn.B()), wait}
 	if asking {
-		commands = []rueidis.Completed{conn.B().Asking().Build(), script, wait}
+		commands = slices.Insert(commands, 0, conn.B().Asking().Build())
 	}
 	results := conn.DoMulti(ctx, commands...)
 	if asking {
 		results = results[1:]
 	}
 	message, err := results[0].ToMessage()
+	if isBroken(err) {
+		conn.Close()
+	}
 	if err != nil {
 		return message, err
 	}
