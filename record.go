@@ -334,7 +334,7 @@ func (d *recordDecoder) stacktraces(raw []byte) []string {
 		case absent(trace):
 			traces = append(traces, "")
 		default:
-			traces = append(traces, string(trace))
+			traces = append(traces, strings.ToValidUTF8(string(trace), "\ufffd")) // as it will be written
 		}
 	}) {
 		d.fail("options.stacktraces: want an array, got %s", excerpt(raw))

@@ -248,7 +248,7 @@ func oddRecords() []string {
 		`{"d\u0061ta":1,"\u006fptions":{"retr\u0069es":3,"\u006dore":1,"more":2},"st\u0061tus":"failed"}`,
 		`{"options":{"b":1,"a":2,"":3,"b":4,"a ":5,"A":6,"ä":7,"\ud83d":8,"\ud83e":9,"\ud83d\ude00":10,"\n\"<":11}}`,
 		"{\"options\":{\"\xff\":1,\"\xfe\":2,\"\ufffd\":3,\"\u2028\":4},\"\xff\":5}",
-		"{\"status\":\"\xff\",\"options\":{\"stacktraces\":[\"\xc3\",\"\xed\xa0\x80\"],\"backoff\":{\"strategy\":\"\xf0\"}}}",
+		"{\"status\":\"\xff\",\"options\":{\"stacktraces\":[\"\xc3\",\"\xed\xa0\x80\",{\"\xa0\xa0\":0}],\"backoff\":{\"strategy\":\"\xf0\"}}}",
 		`{"options":{"stacktraces":[]}}`, `{"options":{"stacktraces":[ ]}}`, `{"options":{"stacktraces":["",null,"null",true,1.0,[ 1 ],{"a": "\n"}]}}`,
 		`{"options":{"stacktraces":{}}}`, `{"options":{"stacktraces":"YQ=="}}`, `{"options":{"stacktraces":0}}`, `{"options":{"backoff":[]}}`,
 		`{"options":{"backoff":null}}`, `{"options":{"backoff":{"strategy":null,"delay":null}}}`, `{"options":{"backoff":{"strategy":"a","strategy":"b","more":1}}}`,
@@ -615,7 +615,7 @@ func (d *referenceDecoder) options(raw map[string]json.RawMessage) Options {
 		// Node stores whatever was thrown: mostly text, now and then an object.
 		var s string
 		if json.Unmarshal(trace, &s) != nil {
-			s = string(trace)
+			s = strings.ToValidUTF8(string(trace), "\ufffd")
 		}
 		o.Stacktraces = append(o.Stacktraces, s)
 	}
