@@ -131,6 +131,27 @@ func TestAuditAndRepair(t *testing.T) {
 	})
 }
 
+// What Repair takes out of failed keeps no reason to be there.
+func TestRepairForgetsReasons(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, s *server) {
+		f := open(t, s, beequeue.Config{})
+		f.plant("orphan", "nonsense")
+		f.plant("twice", "nonsense")
+		drain(t, f.Queue, 1, succeed)
+		f.expectError(as[*beequeue.RecordError])
+		f.expectError(as[*beequeue.RecordError])
+		require.ElementsMatch(t, []string{"orphan", "twice"}, f.list("HKEYS", "reasons"))
+		f.must("SREM", "failed", "orphan")
+		f.must("LPUSH", "waiting", "twice")
+		findings, err := f.Repair(bounded(t))
+		require.NoError(t, err)
+		require.Len(t, findings, 2)
+		require.Equal(t, []string{"orphan", "twice"}, f.waiting())
+		require.Empty(t, f.list("HKEYS", "reasons"))
+	})
+}
+
 // An Audit beside workers that are busy finds nothing, and a Repair harms nothing.
 func TestAuditBesideWorkers(t *testing.T) {
 	t.Parallel()

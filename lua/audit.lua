@@ -70,14 +70,16 @@ local function put(id, at, state, due)
   if spare.active > 0 then call('LREM', KEYS[3], spare.active, id) end
   if state ~= 'delayed' then call('ZREM', KEYS[4], id) end
   if state ~= 'succeeded' then call('SREM', KEYS[5], id) end
-  if state ~= 'failed' then call('SREM', KEYS[6], id) end
+  if state ~= 'failed' then
+    call('SREM', KEYS[6], id)
+    call('HDEL', KEYS[11], id)
+  end
   if state ~= 'active' then
     call('HDEL', KEYS[7], id)
     call('SREM', KEYS[10], id)
   end
   if state == 'removed' then
     call('HDEL', KEYS[9], id)
-    call('HDEL', KEYS[11], id)
   elseif at[state] == 0 then
     if state == 'waiting' then call('LPUSH', KEYS[2], id) end
     if state == 'delayed' then call('ZADD', KEYS[4], string.format('%.0f', due), id) end
