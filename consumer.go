@@ -268,7 +268,8 @@ func (w *worker) idle() bool {
 }
 
 // drained tells whether a Drain has come to its end: nothing waits, and no
-// delayed job is due.
+// delayed job is due. Both are looked at in one step: a job that another worker has
+// just moved from there to here is in neither of two looks.
 func (w *worker) drained() bool {
 	if !w.drain {
 		return false
@@ -280,9 +281,9 @@ func (w *worker) drained() bool {
 	}
 	if reply.raised > 0 {
 		w.notices.add(func() { w.q.callbacks.fireRaised(w.q, reply.raised) })
-		w.hungry = true
 	}
-	return reply.raised == 0
+	w.hungry = reply.waiting > 0
+	return !w.hungry
 }
 
 // collect takes what news there is.

@@ -1,7 +1,9 @@
 package beequeue_test
 
 import (
+	"bytes"
 	"context"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -9,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gobeequeue/beequeue"
+	"github.com/gobeequeue/beequeue/internal/redistest"
 )
 
 // Drain runs what there is, with what comes of it, and returns.
@@ -49,6 +52,30 @@ func TestDrain(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, beequeue.Counts{Succeeded: 60, Failed: 2, Delayed: 1, NewestJob: 63}, counts)
 		f.requireState(later.ID, beequeue.StateDelayed)
+	})
+}
+
+// A due job that another worker raises just after a Drain has found nothing waiting is
+// run all the same.
+func TestDrainWhileAnotherRaises(t *testing.T) {
+	t.Parallel()
+	onReal(t, func(t *testing.T, s *server) {
+		f := open(t, s, beequeue.Config{})
+		proxy := redistest.StartProxy(t, strings.TrimPrefix(s.running(t), "redis://"))
+		client := faultClient(t, proxy.URL())
+		q, err := beequeue.New(client, f.Name(), beequeue.Config{})
+		require.NoError(t, err)
+		job := f.save(1, func(j *beequeue.Job) { j.DelayUntil(time.Now().Add(time.Hour)) })
+		proxy.DropReplies(1, func(request []byte) bool { // lets all pass
+			raises := faultScript(request) && bytes.HasSuffix(request, []byte("waiting\r\n$4\r\n1000\r\n"))
+			if raises && f.number("ZREM", "delayed", job.ID) == 1 {
+				f.must("LPUSH", "waiting", job.ID)
+			}
+			return false
+		})
+		drain(t, q, 1, succeed)
+		f.requireState(job.ID, beequeue.StateSucceeded)
+		f.close(q)
 	})
 }
 

@@ -260,22 +260,23 @@ func milliseconds(ms int64) time.Duration {
 
 // raiseReply is what a look at the delayed jobs found.
 type raiseReply struct {
-	raised int
-	wait   time.Duration // until the next is due; negative if none is delayed
-	now    time.Time     // the server's
+	raised  int
+	wait    time.Duration // until the next is due; negative if none is delayed
+	now     time.Time     // the server's
+	waiting int64         // how many jobs wait now
 }
 
 // readRaise reads the reply of raise.lua.
 func readRaise(message rueidis.RedisMessage) (raiseReply, error) {
-	values, err := readNumbers("raise script", message, 3)
+	values, err := readNumbers("raise script", message, 4)
 	if err != nil {
 		return raiseReply{}, err
 	}
-	raised, wait, now := values[0], values[1], values[2]
-	if raised < 0 || now < 0 || now > maxMillis {
+	raised, wait, now, waiting := values[0], values[1], values[2], values[3]
+	if raised < 0 || waiting < 0 || now < 0 || now > maxMillis {
 		return raiseReply{}, badReply("raise script", "%v", values)
 	}
-	return raiseReply{raised: int(raised), wait: milliseconds(max(-1, wait)), now: time.UnixMilli(now)}, nil
+	return raiseReply{raised: int(raised), wait: milliseconds(max(-1, wait)), now: time.UnixMilli(now), waiting: waiting}, nil
 }
 
 // readRetry reads the reply of retry.lua.

@@ -170,7 +170,7 @@ func FuzzReadSweep(f *testing.F) {
 // is read as each.
 func FuzzReadReplies(f *testing.F) {
 	for _, text := range []string{
-		"*3\n:5\n:1000\n:1753700000000", "*3\n:0\n:-1\n:1", "*3\n:-1\n:-9223372036854775808\n:9223372036854775807", "*3\n$1\n$2\n$x",
+		"*4\n:5\n:1000\n:1753700000000\n:5", "*4\n:0\n:-1\n:1\n:0", "*4\n:0\n:0\n:1\n:-1", "*3\n:-1\n:-9223372036854775808\n:9223372036854775807", "*3\n$1\n$2\n$x",
 		"$retried", "$not found", "$not failed", "$", "_", ":0", "-ERR wrong", "*0", "*3\n${}\n$succeeded\n$", "*3\n${}\n$active\n$", "*3\n_\n_\n_",
 		"*2\n$1 0 0 0 0 1\n$", "*2\n$0 0 0 0 0 0\n$removed", "*2\n$0 9999999999 0 0 0 1\n$waiting", "*2\n$-1 0 0 0 0 1\n$", "*2\n$1 1 1 1\n$", "*2\n$a b c d e f\n$x",
 		"*6\n:1\n:2\n:3\n:4\n:5\n$7", "*6\n:1\n:2\n:3\n:4\n:5\n_", "*2\n$0\n*2\n$a\n$1", "*2\n$17\n*1\n$a", "*2\n$0\n$a", "*2\n:0\n*0", "*2\n$record\n_",

@@ -3,7 +3,7 @@
 -- KEYS: delayed waiting
 -- ARGV: how many at most
 -- Returns {how many were moved, ms until the next is due (negative: none is
--- delayed), server's time in Unix ms}.
+-- delayed), server's time in Unix ms, how many are waiting now}.
 -- Safe to repeat.
 
 redis.call('LLEN', KEYS[2])
@@ -18,4 +18,4 @@ end
 local head = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
 local wait = -1
 if head[2] then wait = math.max(0, math.ceil(tonumber(head[2]) - now)) end
-return { #due, wait, now }
+return { #due, wait, now, redis.call('LLEN', KEYS[2]) }
