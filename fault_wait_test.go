@@ -59,6 +59,38 @@ func TestFaultWaitMissesEvent(t *testing.T) {
 	require.Error(t, q.errs.find(nil, "subscription"))
 }
 
+// Close ends a Wait that is looking for its job while Redis is away, whether the
+// subscription stood before or not.
+func TestFaultWaitEndsAtClose(t *testing.T) {
+	t.Parallel()
+	s := faultRedis(t)
+	proxy := redistest.StartProxy(t, s.Addr)
+	direct := faultClient(t, s.URL())
+	for _, stands := range []bool{false, true} {
+		q := faultOpen(t, faultClient(t, proxy.URL()), faultName(), beequeue.Config{CallTimeout: time.Hour})
+		job := q.save(nil)
+		waits := make(chan error, 2)
+		wait := func() {
+			_, err := job.Wait(context.Background())
+			waits <- err
+		}
+		begun := 1
+		if stands {
+			begun++
+			go wait()
+			faultAwait(t, "the subscription", func() bool { return faultSubscribers(t, direct, q.KeyPrefix()) == 1 })
+		}
+		proxy.Block()
+		go wait()
+		faultHolds(t, 50*time.Millisecond, "Wait goes on", func() bool { return len(waits) == 0 })
+		require.NoError(t, q.Close(faultContext(t)))
+		for range begun {
+			require.ErrorIs(t, faultReceive(t, waits, "Wait"), beequeue.ErrClosed)
+		}
+		proxy.Unblock(t)
+	}
+}
+
 // Subscriptions are killed again and again while many jobs are waited for.
 func TestFaultWaitWithSubscriptionsKilled(t *testing.T) {
 	t.Parallel()

@@ -191,7 +191,12 @@ func (e event) ending() event {
 func (q *Queue) ended(ctx context.Context, id string) (event, error) {
 	try, cancel := q.bound(ctx)
 	defer cancel()
+	// So that no Wait outlasts Close while Redis is away.
+	defer context.AfterFunc(q.life, cancel)() //nolint:contextcheck // either of the two ends it
 	found, err := q.lookup(try, id)
+	if err != nil && q.life.Err() != nil {
+		err = ErrClosed
+	}
 	if err != nil || found.state == "" {
 		return event{}, err
 	}
