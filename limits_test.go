@@ -76,6 +76,16 @@ func TestLimits(t *testing.T) {
 		require.ErrorIs(t, failed.Errors[all[3]], beequeue.ErrQueueFull)
 		require.ErrorIs(t, failed.Errors[all[4]], beequeue.ErrQueueFull)
 
+		// Nor does one that has the id of a delayed job before it.
+		h := open(t, s, beequeue.Config{MaxWaiting: 1})
+		all = []*beequeue.Job{
+			h.CreateJob(1).SetID("a").DelayUntil(time.Now().Add(time.Hour)), h.CreateJob(2).SetID("a"), h.CreateJob(3).SetID("b"),
+		}
+		failed = nil
+		require.ErrorAs(t, h.SaveAll(bounded(t), all), &failed)
+		require.Len(t, failed.Errors, 1)
+		require.ErrorIs(t, failed.Errors[all[1]], beequeue.ErrDuplicateID)
+
 		findings, err := f.Audit(bounded(t))
 		require.NoError(t, err)
 		require.Empty(t, findings)

@@ -59,12 +59,9 @@ if ARGV[5] ~= '' then
     local id = own[i]
     if not due[i] and not (id and (seen[id] or call('HEXISTS', KEYS[3], id) == 1)) then
       room = room - 1
-      if room < 0 then
-        full[i], isFull = true, true
-      elseif id then
-        seen[id] = true
-      end
+      if room < 0 then full[i], isFull = true, true end
     end
+    if id and not full[i] then seen[id] = true end
   end
 end
 
