@@ -233,7 +233,7 @@ func readSweep(message rueidis.RedisMessage) (sweepReply, error) {
 			words[i], err = readText("sweep script", values[i])
 		}
 		if err != nil {
-			return sweepReply{}, badReply("sweep script", "value %d: %v", i+1, err)
+			return sweepReply{}, badReply("sweep script", "value %d", i+1)
 		}
 	}
 	rest := words[first:]
