@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/rueidis"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -233,4 +234,47 @@ func faultCPU(t *testing.T) time.Duration {
 	var u syscall.Rusage
 	require.NoError(t, syscall.Getrusage(syscall.RUSAGE_SELF, &u))
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// A server that does not answer for longer than a lease lasts lets all leases run out.
+// That is no reason to take jobs back: nobody could phone in.
+func TestFaultRedisFrozenTakesNothingBack(t *testing.T) {
+	t.Parallel()
+	const stall, jobs = 200 * time.Millisecond, 8
+	s := faultRedis(t)
+	client := faultClient(t, s.URL())
+	q := faultOpen(t, client, faultName(), beequeue.Config{StallInterval: stall})
+	view := &faultView{t, client, q.KeyPrefix()}
+	var started atomic.Int32
+	finish := make(chan struct{})
+	handler := func(context.Context, *beequeue.Job) (any, error) {
+		started.Add(1)
+		<-finish
+		return nil, nil
+	}
+	for range jobs {
+		q.save(nil)
+	}
+	q.process(jobs/2, handler)
+	faultOpen(t, client, q.Name(), beequeue.Config{StallInterval: stall}).process(jobs/2, handler)
+	faultAwait(t, "the jobs to run", func() bool { return started.Load() == jobs })
+	looks := func() string {
+		last, err := view.do("HGET", "calls", "sweep").ToString()
+		require.True(t, err == nil || rueidis.IsRedisNil(err), "%v", err)
+		return last
+	}
+	for range 10 {
+		before := looks()
+		faultAwait(t, "a stall check", func() bool { return looks() != before })
+		s.Pause(t)
+		pause := time.NewTimer(3 * stall)
+		faultReceive(t, pause.C, "the end of the pause")
+		s.Resume(t)
+		before = looks()
+		faultAwait(t, "another", func() bool { return looks() != before })
+	}
+	close(finish)
+	view.allSucceeded(jobs)
+	require.EqualValues(t, jobs, started.Load(), "no job ran twice")
+	require.NoError(t, q.errs.find(beequeue.ErrOwnershipLost, ""))
 }

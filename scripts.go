@@ -264,8 +264,9 @@ func (q *Queue) heartbeat(ctx context.Context, token string, lease time.Duration
 // sweepClaim is the claim under which the sweep gives its caller jobs to fail.
 const sweepClaim = "sweep"
 
-// sweep runs sweep.lua.
-func (q *Queue) sweep(ctx context.Context, cursors [3]string) (sweepReply, error) {
+// sweep runs sweep.lua, for a caller that does so once an interval or for one that does
+// not.
+func (q *Queue) sweep(ctx context.Context, cursors [3]string, regular bool) (sweepReply, error) {
 	for i, c := range cursors {
 		if c == "" {
 			cursors[i] = "0"
@@ -273,7 +274,10 @@ func (q *Queue) sweep(ctx context.Context, cursors [3]string) (sweepReply, error
 	}
 	args := []string{
 		text(q.config.StallInterval), strconv.Itoa(q.config.MaxStalls), q.token, sweepClaim,
-		cursors[0], cursors[1], cursors[2], text(callRetention),
+		cursors[0], cursors[1], cursors[2], text(callRetention), "",
+	}
+	if regular {
+		args[len(args)-1] = "1"
 	}
 	message, err := q.run(ctx, q.scripts.sweep, q.scripts.sweepKeys, args)
 	if err != nil {

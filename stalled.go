@@ -7,12 +7,14 @@ import (
 )
 
 // sweepStalled looks for jobs of lost workers, in every worker; Redis sees to it
-// that one look an interval is taken (lua/sweep.lua).
+// that one look an interval is taken (lua/sweep.lua). If there was none for longer, Redis
+// was away or all workers were, and none could phone in: so the first look after that
+// takes nothing back.
 func (w *worker) sweepStalled(ctx context.Context) {
 	var cursors [3]string
 	var wait pause
 	for ctx.Err() == nil {
-		reply, err := w.q.checkStalled(ctx, &cursors, w.notices.add)
+		reply, err := w.q.checkStalled(ctx, &cursors, true, w.notices.add)
 		if err != nil {
 			if ctx.Err() == nil {
 				w.q.report(err, "check for stalled jobs")
@@ -38,7 +40,7 @@ func (q *Queue) CheckStalled(ctx context.Context) ([]string, error) {
 	}
 	ctx, cancel := q.bound(ctx)
 	defer cancel()
-	reply, err := q.checkStalled(ctx, new([3]string), func(f func()) { f() })
+	reply, err := q.checkStalled(ctx, new([3]string), false, func(f func()) { f() })
 	if err != nil {
 		return reply.stalled, q.fault(err, "check for stalled jobs")
 	}
@@ -46,8 +48,8 @@ func (q *Queue) CheckStalled(ctx context.Context) ([]string, error) {
 }
 
 // checkStalled makes one check, and passes the callbacks that are due to notify.
-func (q *Queue) checkStalled(ctx context.Context, cursors *[3]string, notify func(func())) (sweepReply, error) {
-	reply, err := q.sweep(ctx, *cursors)
+func (q *Queue) checkStalled(ctx context.Context, cursors *[3]string, regular bool, notify func(func())) (sweepReply, error) {
+	reply, err := q.sweep(ctx, *cursors, regular)
 	if err != nil {
 		return reply, err
 	}

@@ -3,7 +3,8 @@
 --
 -- A job in `active` is taken back if nobody phoned in for it since the last
 -- check (Bee-Queue's `stalling` snapshot) and no worker with a standing lease
--- owns it. It goes to the front of `waiting`, so that its recovery does not
+-- owns it. But if that check was too long ago, then because Redis was away, or all who
+-- check were: whoever could not phone in meanwhile is given until the next. It goes to the front of `waiting`, so that its recovery does not
 -- wait for the backlog; after too many times it goes to the caller, to be failed.
 --
 -- KEYS: stallBlock stalling waiting active owners workers stalls jobs calls
@@ -11,7 +12,7 @@
 -- ARGV: interval in ms, how often a job may be taken back (negative: no limit),
 --       caller's token, claim for the jobs it gets, where the clean-up of the
 --       hashes left off: calls, owners, stalls; how long a silent caller is
---       remembered, ms
+--       remembered, ms; '1' if the caller checks once an interval
 -- Returns {swept '1' or '0', ms until the next check is due, cursors: calls,
 -- owners, stalls, how many ids were taken back, those ids..., then id and record
 -- of each job that the caller has to fail}.
@@ -46,6 +47,12 @@ if not redis.call('SET', KEYS[1], '1', 'PX', interval, 'NX') then
   end
   return { '0', left, ARGV[5], ARGV[6], ARGV[7], 0 }
 end
+
+-- When the last check was, kept as the last call of a lane is, and whether it gave time.
+local last, gave = string.match(redis.call('HGET', KEYS[9], 'sweep') or '', '^%d+ (%d+) (%a*)$')
+gave = ARGV[9] == '1' and last and gave == '' and now - tonumber(last) > 1.1 * interval
+if gave then suspects = {} end
+redis.call('HSET', KEYS[9], 'sweep', '0 ' .. string.format('%.0f', now) .. ' ' .. (gave and 'late' or ''))
 
 local leases = {}
 local function alive(owner)
