@@ -131,7 +131,7 @@ func (s *scene) charged(but map[string]bool) {
 
 func workerFrozen(s *scene) {
 	s.redis()
-	s.fill(concurrency, actor.Job{Ms: 4000, Does: actor.Late})
+	s.fill(concurrency, actor.Job{Ms: 2000, Does: actor.Late})
 	frozen := s.work(actor.Order{})
 	s.await("its jobs", func() bool { return frozen.count(actor.Start) == concurrency })
 	s.await("them to be active", func() bool { return s.watch.count("active") == concurrency })

@@ -42,21 +42,23 @@ func (a *actor) handle(ctx context.Context, id string, payload []byte) error {
 	return nil
 }
 
-// busy takes the job's time.
+// busy takes the job's time: the time in which the process runs, not the time in which
+// it is stopped.
 func (a *actor) busy(ctx context.Context, job Job, id string) error {
-	timer := time.NewTimer(time.Duration(job.Ms) * time.Millisecond)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
+	const step = 10 * time.Millisecond
+	length := time.Duration(job.Ms) * time.Millisecond
+	for left := length; left > 0; left -= step {
+		if sleep(ctx, min(left, step)) {
+			continue
+		}
+		a.note(Cancel, job.N, id, fmt.Sprint(context.Cause(ctx)))
+		if job.Does != Late {
+			return ctx.Err()
+		}
+		sleep(context.WithoutCancel(ctx), left)
+		break
 	}
-	a.note(Cancel, job.N, id, fmt.Sprint(context.Cause(ctx)))
-	if job.Does == Late {
-		<-timer.C
-		return nil
-	}
-	return ctx.Err()
+	return nil
 }
 
 // report writes down, every ten seconds, what the process holds. What it returns
