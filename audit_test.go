@@ -157,7 +157,7 @@ func TestAuditBesideWorkers(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, s *server) {
 		f := open(t, s, beequeue.Config{})
-		const n = 3000
+		const n = 600
 		jobs := make([]*beequeue.Job, n)
 		for i := range jobs {
 			jobs[i] = f.CreateJob(i).Retries(1)
