@@ -87,7 +87,7 @@ func malformedRecords(s *scene) {
 	s.fill(100, actor.Job{Ms: 1})
 	worker := s.work(actor.Order{})
 	s.awaits(s.patience, func() bool { return worker.exited() || s.watch.left() == 0 })
-	s.check(!worker.exited(), "the worker crashed: %s", worker.stderr.tail())
+	s.check(!worker.exited(), "the worker crashed: %s", worker.stderr.headline())
 	s.watch.forgive("twice")
 	idle := worker.cpu()
 	s.pass(2 * time.Second)
@@ -142,7 +142,7 @@ func junkMessages(s *scene) {
 	stop()
 	for _, p := range s.processes {
 		if p.order.Role == actor.Worker {
-			s.check(!p.exited(), "a worker crashed: %s", p.stderr.tail())
+			s.check(!p.exited(), "a worker crashed: %s", p.stderr.headline())
 		}
 	}
 	s.measure("%d messages", 2*next)
@@ -174,7 +174,7 @@ func wrongTypes(s *scene) {
 	s.drained()
 	for _, p := range s.processes {
 		if p.order.Role == actor.Worker {
-			s.check(!p.exited(), "a worker crashed: %s", p.stderr.tail())
+			s.check(!p.exited(), "a worker crashed: %s", p.stderr.headline())
 		}
 	}
 	s.measure("%d saves refused meanwhile", s.count(actor.Refused))

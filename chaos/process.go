@@ -164,3 +164,15 @@ func (l *lines) tail() string {
 	defer l.mu.Unlock()
 	return strings.Join(l.all[max(0, len(l.all)-15):], "\n")
 }
+
+// headline is what to show of it in a table: without the stack, and not for ever.
+func (l *lines) headline() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, line := range l.all {
+		if strings.Contains(line, "rror") { // "error:" of Go, "AbortError:" of Node
+			return fmt.Sprintf("%.200s", line)
+		}
+	}
+	return fmt.Sprintf("%.200s", strings.Join(l.all[:min(len(l.all), 1)], ""))
+}

@@ -313,7 +313,7 @@ func (s *scene) workers(n int) []*process {
 func (s *scene) ended(p *process) {
 	s.tb.Helper()
 	s.await("the end of a "+p.name, func() bool { return p.exited() })
-	s.check(p.count(actor.Exit) == 1, "a %s ended of something else: %s", p.name, p.stderr.tail())
+	s.check(p.count(actor.Exit) == 1, "a %s ended of something else: %s", p.name, p.stderr.headline())
 }
 
 // drained waits until nothing is left to do, as long as is reasonable.

@@ -47,7 +47,7 @@ func (s *scene) startsIn(o actor.Order, end func()) {
 	for _, p := range both {
 		var first time.Time
 		s.await("a worker's first job"+p.stderr.tail(), func() bool {
-			s.check(!p.exited() || s.library.name != ours, "a worker ended: %s", p.stderr.tail())
+			s.check(!p.exited() || s.library.name != ours, "a worker ended: %s", p.stderr.headline())
 			for _, e := range p.entries() {
 				if e.What == actor.Start && first.IsZero() {
 					first = e.Time()
@@ -56,7 +56,7 @@ func (s *scene) startsIn(o actor.Order, end func()) {
 			return !first.IsZero() || p.exited()
 		})
 		if first.IsZero() {
-			s.check(false, "a worker had ended: %.200s", p.stderr.tail())
+			s.check(false, "a worker had ended: %s", p.stderr.headline())
 			continue
 		}
 		s.within(first.Sub(at), resume, "its first job after")

@@ -78,7 +78,7 @@ func (r result) row(w io.Writer) {
 	if len(r.problems) > 0 {
 		seen = append(seen, "**"+strings.Join(r.problems, "; ")+"**")
 	}
-	text := strings.NewReplacer("|", `\|`, "\n", " ").Replace(strings.Join(seen, "; "))
+	text := strings.NewReplacer("|", `\|`, "\n", " ").Replace(strings.ToValidUTF8(strings.Join(seen, "; "), "?"))
 	fmt.Fprintf(w, " %s | %s |\n", r.word(), text)
 }
 

@@ -105,7 +105,11 @@ func (l layout) readAll(ctx context.Context, client rueidis.Client) (snapshot, e
 				return s, err
 			}
 			for _, key := range page.Elements {
-				record, err := node.Do(ctx, node.B().Hget().Key(key).Field("msg").Build()).ToString()
+				// Not of this node, which may be a replica, or have a slot no more.
+				record, err := client.Do(ctx, client.B().Hget().Key(key).Field("msg").Build()).ToString()
+				if rueidis.IsRedisNil(err) {
+					continue
+				}
 				if err != nil {
 					return s, err
 				}
