@@ -1,5 +1,5 @@
 .PHONY: help test race lint interop fuzz examples cover bench bench-quick \
-	chaos chaos-bounded chaos-compare soak
+	chaos chaos-bounded chaos-compare soak model
 
 help:
 	@echo "make test         the tests, with a list of what was skipped and why"
@@ -7,6 +7,7 @@ help:
 	@echo "make interop      the tests against Node's bee-queue (npm ci in interop/ first)"
 	@echo "make lint         vet, staticcheck, golangci-lint"
 	@echo "make fuzz         every fuzz target for FUZZTIME (30s)"
+	@echo "make model        the model-based test with the race detector, STEPS=10000 of each of SEEDS=20"
 	@echo "make chaos        break workers, Redis and the network, and count what is lost, 8 minutes; ROUNDS=1"
 	@echo "make chaos-bounded  the same with less of everything, under 6 minutes"
 	@echo "make chaos-compare  the whole, with Node's bee-queue and asynq beside it; renews docs/chaos.md"
@@ -18,6 +19,8 @@ help:
 FUZZTIME ?= 30s
 ROUNDS ?= 1
 SOAK ?= 30m
+STEPS ?= 10000
+SEEDS ?= 20
 TOOL = go tool -modfile=tools/go.mod
 
 test:
@@ -53,6 +56,9 @@ bench: bench/node/node_modules
 
 bench-quick: bench/node/node_modules
 	cd bench && go run . -quick
+
+model:
+	go test -race -count=1 -timeout 2h -run '^TestStates$$' . -steps $(STEPS) -seeds $(SEEDS)
 
 chaos:
 	cd chaos && go run . -rounds $(ROUNDS)

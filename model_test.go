@@ -1,10 +1,12 @@
 package beequeue_test
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -25,16 +27,33 @@ type model struct {
 	log     []string
 }
 
+// A modelJob is what a record should say, and where it should be.
 type modelJob struct {
-	state   beequeue.State
-	job     beequeue.Job // for its fates: its retries and stacktraces are kept up to date
-	backoff bool
-	stalls  int
+	state    beequeue.State
+	status   beequeue.Status
+	fates    []string // what becomes of its runs, over and over
+	bad      string   // its bytes, if these are no record
+	retries  int
+	failures int // stacktraces
+	progress bool
+	backoff  bool // its retries are delayed
+	due      bool // it was made without a delay: waits if nobody knows where it is
+	stalls   int
 }
 
 func newModel() model { return model{jobs: make(map[string]*modelJob)} }
 
-func (m *model) logf(format string, args ...any) { m.log = append(m.log, fmt.Sprintf(format, args...)) }
+func (m *model) logf(format string, args ...any) {
+	m.log = append(m.log, fmt.Sprintf(format, args...))
+	if len(m.log) > 100 {
+		m.log = slices.Delete(m.log, 0, 50)
+	}
+}
+
+// history is the last steps.
+func (m *model) history() string {
+	return "after " + strings.Join(m.log[max(0, len(m.log)-15):], "; ")
+}
 
 func (m *model) newName() string {
 	m.names++
@@ -47,14 +66,10 @@ func (m *model) clear() {
 	m.waiting, m.last = nil, 0
 }
 
-// check compares the queue with the model.
-func (m *model) check(t *testing.T, f *fixture) {
-	t.Helper()
-	history := "after " + strings.Join(m.log[max(0, len(m.log)-15):], "; ")
-	places := make(map[string][]string)
+// counts is what Counts should give.
+func (m *model) counts() beequeue.Counts {
 	counts := beequeue.Counts{NewestJob: m.last}
-	for id, job := range m.jobs {
-		places[id] = []string{string(job.state)}
+	for _, job := range m.jobs {
 		switch job.state {
 		case beequeue.StateWaiting:
 			counts.Waiting++
@@ -68,44 +83,75 @@ func (m *model) check(t *testing.T, f *fixture) {
 			counts.Failed++
 		}
 	}
-	require.Equal(t, places, f.places(), history)
-	got, err := f.Counts(bounded(t))
-	require.NoError(t, err)
-	require.Equal(t, counts, got, history)
-	waiting := f.waiting()
-	slices.Reverse(waiting)
-	require.True(t, slices.Equal(m.waiting, waiting), "%v wait, want %v, %s", waiting, m.waiting, history)
-	f.checkLayout()
-	require.False(t, t.Failed(), history)
+	return counts
 }
 
-// pick gives a job in one of some states, or in any; "" if there is none.
-func (m *model) pick(r *rand.Rand, states ...beequeue.State) string {
+// ids are those in some states, or in any.
+func (m *model) ids(states ...beequeue.State) []string {
 	var ids []string
 	for _, id := range slices.Sorted(maps.Keys(m.jobs)) {
 		if len(states) == 0 || slices.Contains(states, m.jobs[id].state) {
 			ids = append(ids, id)
 		}
 	}
+	return ids
+}
+
+// pick gives a job in one of some states, or in any; "" if there is none.
+func (m *model) pick(r *rand.Rand, states ...beequeue.State) string {
+	return pickOf(r, m.ids(states...))
+}
+
+// pickGood is pick among the jobs that have a record.
+func (m *model) pickGood(r *rand.Rand, states ...beequeue.State) string {
+	return pickOf(r, slices.DeleteFunc(m.ids(states...), func(id string) bool { return m.jobs[id].bad != "" }))
+}
+
+func pickOf(r *rand.Rand, ids []string) string {
 	if len(ids) == 0 {
 		return ""
 	}
 	return ids[r.IntN(len(ids))]
 }
 
-// added takes in a job that was saved.
-func (m *model) added(t *testing.T, job *beequeue.Job, state beequeue.State) {
+// added takes in jobs that were saved, in whatever order.
+func (m *model) added(t *testing.T, jobs ...*beequeue.Job) {
 	t.Helper()
-	if !strings.HasPrefix(job.ID, "own ") {
-		m.last++
-		require.Equal(t, fmt.Sprint(m.last), job.ID, "automatic id")
+	number := func(j *beequeue.Job) int64 {
+		n, err := strconv.ParseInt(j.ID, 10, 64)
+		if err != nil {
+			return 0 // an id of our own
+		}
+		return n
 	}
-	require.NotContains(t, m.jobs, job.ID)
-	m.jobs[job.ID] = &modelJob{job: *job, backoff: job.Options.Backoff.Strategy == beequeue.Fixed}
-	m.jobs[job.ID].state = state
-	if state == beequeue.StateWaiting {
-		m.waiting = append(m.waiting, job.ID)
+	numbered := slices.Clone(jobs)
+	slices.SortStableFunc(numbered, func(a, b *beequeue.Job) int { return cmp.Compare(number(a), number(b)) })
+	for _, job := range numbered {
+		if !strings.HasPrefix(job.ID, "own ") {
+			m.last++
+			require.Equal(t, fmt.Sprint(m.last), job.ID, "automatic id")
+		}
 	}
+	for _, job := range jobs {
+		require.NotContains(t, m.jobs, job.ID)
+		j := &modelJob{
+			state: beequeue.StateWaiting, status: beequeue.StatusCreated, fates: fatesOf(job), retries: job.Options.Retries,
+			backoff: job.Options.Backoff.Strategy != "" && job.Options.Backoff.Strategy != beequeue.Immediate,
+			due:     job.Options.DelayUntil.IsZero(),
+		}
+		m.jobs[job.ID] = j
+		if j.due {
+			m.waiting = append(m.waiting, job.ID)
+		} else {
+			j.state = beequeue.StateDelayed
+		}
+	}
+}
+
+// planted takes in a job whose record is none.
+func (m *model) planted(id, record string) {
+	m.jobs[id] = &modelJob{state: beequeue.StateWaiting, bad: record}
+	m.waiting = append(m.waiting, id)
 }
 
 func (m *model) removed(id string) {
@@ -119,31 +165,52 @@ func (m *model) wait(id string) {
 	m.waiting = append(m.waiting, id)
 }
 
-// runAll runs what waits until nothing does.
-func (m *model) runAll() {
+// fate is what becomes of a job's next run.
+func (j *modelJob) fate() string { return j.fates[j.failures%len(j.fates)] }
+
+// run has a job that was waiting run once, and tells whether it waits again.
+func (j *modelJob) run() (again bool) {
+	j.stalls = 0
+	if j.bad != "" {
+		j.state = beequeue.StateFailed
+		return false
+	}
+	fate := j.fate()
+	if fate == "succeed" || fate == "report" {
+		j.state, j.status = beequeue.StateSucceeded, beequeue.StatusSucceeded
+		j.progress = j.progress || fate == "report"
+		return false
+	}
+	j.failures++
+	if fate == "no retry" || j.retries == 0 {
+		j.state, j.status = beequeue.StateFailed, beequeue.StatusFailed
+		return false
+	}
+	j.retries--
+	j.status = beequeue.StatusRetrying
+	if j.backoff {
+		j.state = beequeue.StateDelayed
+	}
+	return !j.backoff
+}
+
+// runAll runs what waits until nothing does, and gives the runs of bad jobs.
+// Workers that forget remove what ends.
+func (m *model) runAll(forget bool) (bad int) {
 	for len(m.waiting) > 0 {
 		id := m.waiting[0]
 		m.waiting = m.waiting[1:]
 		job := m.jobs[id]
-		job.stalls = 0
-		fate := fateOf(&job.job)
-		if fate == "succeed" {
-			job.state = beequeue.StateSucceeded
-			continue
-		}
-		options := &job.job.Options
-		options.Stacktraces = append(options.Stacktraces, fate)
-		switch {
-		case fate == "no retry" || options.Retries == 0:
-			job.state = beequeue.StateFailed
-		case job.backoff:
-			options.Retries--
-			job.state = beequeue.StateDelayed
-		default:
-			options.Retries--
+		switch again := job.run(); {
+		case again:
 			m.wait(id)
+		case job.bad != "": // its bytes stay
+			bad++
+		case forget && job.state != beequeue.StateDelayed:
+			m.removed(id)
 		}
 	}
+	return bad
 }
 
 // handedBack takes note that the next n jobs were run in vain. Of these, any may
@@ -165,7 +232,10 @@ func (m *model) stalled(id string) bool {
 	}
 	m.waiting = m.waiting[1:]
 	job.state, job.stalls = beequeue.StateFailed, 0
-	job.job.Options.Stacktraces = append(job.job.Options.Stacktraces, "stalled")
+	if job.bad == "" {
+		job.status = beequeue.StatusFailed
+		job.failures++
+	}
 	return false
 }
 
@@ -178,4 +248,17 @@ func (m *model) lastChances() int {
 		}
 	}
 	return n
+}
+
+// home is where Repair puts a job that is nowhere.
+func (j *modelJob) home() beequeue.State {
+	switch {
+	case j.status == beequeue.StatusSucceeded:
+		return beequeue.StateSucceeded
+	case j.status == beequeue.StatusFailed:
+		return beequeue.StateFailed
+	case !j.due:
+		return beequeue.StateDelayed
+	}
+	return beequeue.StateWaiting
 }

@@ -22,6 +22,7 @@ type server struct {
 	listsClients bool // CLIENT LIST shows all connections
 
 	start func(tb testing.TB) (url string, nodes []*redistest.Server) // nil for miniredis
+	own   *miniredis.Miniredis                                        // to use, rather than a new one for each client
 
 	mu      sync.Mutex
 	url     string           // once it was started
@@ -86,7 +87,10 @@ func (s *server) dial(t *testing.T, name string, options ...func(*rueidis.Client
 	all := []func(*rueidis.ClientOption){func(o *rueidis.ClientOption) { o.ClientName = name }}
 	url := ""
 	if s.start == nil {
-		m := miniredis.RunT(t)
+		m := s.own
+		if m == nil {
+			m = miniredis.RunT(t)
+		}
 		m.ClockTTL(true)
 		url = "redis://" + m.Addr()
 		all = append(all, func(o *rueidis.ClientOption) { o.AlwaysRESP2, o.ForceSingleClient = true, true })

@@ -5,323 +5,326 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
 	"math/rand/v2"
-	"sync/atomic"
+	"slices"
 	"testing"
 	"time"
 
+	"github.com/alicebob/miniredis/v2"
+	"github.com/redis/rueidis"
 	"github.com/stretchr/testify/require"
 
 	"github.com/gobeequeue/beequeue"
+	"github.com/gobeequeue/beequeue/internal/redistest"
 )
 
-var seedFlag = flag.Uint64("seed", 0, "seed of TestStates; 0 is a new one each time")
+var (
+	seedFlag  = flag.Uint64("seed", 0, "first seed of TestStates; 0 is a new one each time")
+	seedsFlag = flag.Int("seeds", 1, "how many seeds TestStates runs")
+	stepsFlag = flag.Int("steps", 150, "how many steps each of them has")
+)
 
-// Random public calls, on three values of one queue: after each of them, every
-// job is in exactly the place that a simple model (model_test.go) says.
+// Random public calls by several clients, and faults under them: after each step,
+// every job is in exactly the place that a simple model (model_test.go) says, and
+// all counts agree. The steps are in state_calls_test.go, state_work_test.go,
+// state_faults_test.go and state_storm_test.go.
 func TestStates(t *testing.T) {
 	t.Parallel()
-	for _, s := range servers[:2] {
-		t.Run(s.name, func(t *testing.T) {
-			t.Parallel()
-			seed := *seedFlag
-			if seed == 0 {
-				seed = rand.Uint64()
-			}
-			t.Logf("run again with: go test -run %s -seed %d", t.Name(), seed)
-			newMachine(t, s, seed).run(150)
-		})
+	first := *seedFlag
+	if first == 0 {
+		first = rand.Uint64()
+	}
+	for i := range *seedsFlag {
+		seed := first + uint64(i) //nolint:gosec // i counts up from 0
+		for _, kind := range []string{"miniredis", "redis"} {
+			t.Run(fmt.Sprintf("%s/%d", kind, seed), func(t *testing.T) {
+				t.Parallel()
+				t.Logf("run again with: go test -run TestStates/%s . -seed %d -steps %d", kind, seed, *stepsFlag)
+				newMachine(t, kind, seed).run(*stepsFlag)
+			})
+		}
 	}
 }
 
 // A machine makes calls and keeps the model in step.
 type machine struct {
-	t      *testing.T
-	f      *fixture
-	queues []*beequeue.Queue // the last one waits long for its handlers
-	rand   *rand.Rand
-	model  model
+	t     *testing.T
+	f     *fixture
+	rand  *rand.Rand
+	model model
+
+	real    *redistest.Server // nil: it is a miniredis
+	proxy   *redistest.Proxy  // before the client called cut
+	through rueidis.Client    // that goes through it
+	faults  int               // that break connections
+	mayLose int               // jobs that were removed, maybe while they ran
+
+	quick, other, patient, cut, forgetful, limited *actor
 }
 
-func newMachine(t *testing.T, s *server, seed uint64) *machine {
+// An actor is a client of the queue, such as a process has.
+type actor struct {
+	*beequeue.Queue
+	client  rueidis.Client
+	config  beequeue.Config
+	forgets bool
+}
+
+// Limits of the limited actor.
+const (
+	stateMaxData    = 200
+	stateMaxID      = 20
+	stateMaxWaiting = 12
+)
+
+// mine is a backoff strategy of our own.
+const mine beequeue.Strategy = "mine"
+
+func newMachine(t *testing.T, kind string, seed uint64) *machine {
 	t.Helper()
-	config := beequeue.Config{MaxStalls: modelMaxStalls, ShutdownTimeout: 10 * time.Millisecond}
-	f := open(t, s, config)
-	patient := f.peer(beequeue.Config{MaxStalls: modelMaxStalls, ShutdownTimeout: patience})
-	return &machine{
-		t: t, f: f, queues: []*beequeue.Queue{f.Queue, f.peer(config), patient},
-		rand: rand.New(rand.NewPCG(seed, 0)), model: newModel(),
+	m := &machine{t: t, rand: rand.New(rand.NewPCG(seed, 0)), model: newModel()}
+	s := &server{name: kind}
+	if kind == "miniredis" {
+		s.own = miniredis.RunT(t)
+	} else {
+		if testing.Short() {
+			t.Skip("a real redis-server takes too long to start for -short")
+		}
+		m.real = redistest.Start(t, "--appendonly", "yes") // of its own, to be killed
+		s.start = func(testing.TB) (string, []*redistest.Server) { return m.real.URL(), nil }
 	}
+	config := beequeue.Config{
+		MaxStalls: modelMaxStalls, ShutdownTimeout: 10 * time.Millisecond,
+		Backoffs: map[beequeue.Strategy]beequeue.BackoffFunc{
+			mine: func(*beequeue.Job) time.Duration { return time.Hour },
+		},
+	}
+	m.f = open(t, s, config)
+	m.f.faulty = true // m.checkErrors does it
+	var address string
+	for address = range m.f.client.Nodes() {
+	}
+	m.proxy = redistest.StartProxy(t, address)
+	m.through = faultClient(t, m.proxy.URL(), func(o *rueidis.ClientOption) { o.AlwaysRESP2 = m.real == nil })
+
+	m.quick = &actor{Queue: m.f.Queue, client: m.f.client, config: config}
+	m.other = m.peer(m.f.client, config)
+	m.cut = m.peer(m.through, config)
+	config.ShutdownTimeout = patience
+	m.patient = m.peer(m.f.client, config)
+	forgetful := config
+	forgetful.RemoveOnSuccess, forgetful.RemoveOnFailure, forgetful.NoEvents = true, true, true
+	m.forgetful = m.peer(m.f.client, forgetful)
+	m.forgetful.forgets = true
+	config.MaxData, config.MaxID, config.MaxWaiting = stateMaxData, stateMaxID, stateMaxWaiting
+	m.limited = m.peer(m.f.client, config)
+	m.f.OnJobSucceeded(func(string, json.RawMessage) {}) // so that somebody hears junk
+	return m
 }
 
+func (m *machine) peer(client rueidis.Client, config beequeue.Config) *actor {
+	m.t.Helper()
+	a := &actor{client: client, config: config}
+	m.reopen(a)
+	return a
+}
+
+// reopen gives an actor a new queue value.
+func (m *machine) reopen(a *actor) {
+	m.t.Helper()
+	q, err := beequeue.New(a.client, m.f.Name(), a.config)
+	require.NoError(m.t, err)
+	m.t.Cleanup(func() { m.f.close(q) })
+	q.OnError(m.f.gotError)
+	a.Queue = q
+}
+
+// run makes so many steps.
 func (m *machine) run(steps int) {
 	m.t.Helper()
 	kinds := []struct {
 		weight int
-		do     func(q *beequeue.Queue)
+		do     func(a *actor)
 	}{
 		{8, m.save},
-		{4, m.saveAll},
+		{5, m.saveAll},
 		{2, m.saveTaken},
 		{4, m.saveDelayed},
+		{2, m.saveBeyondLimits},
 		{6, m.remove},
-		{2, m.removeRunning},
 		{4, m.retry},
 		{2, m.retryOther},
-		{4, m.comeDue},
-		{3, m.drain},
-		{3, m.process},
-		{3, m.handBack},
-		{6, m.stall},
+		{6, m.look},
+		{3, m.list},
+		{2, m.waitForEnded},
+		{2, m.audit},
+		{2, m.closeAndReopen},
 		{1, m.destroy},
+
+		{3, m.drain},
+		{3, m.comeDue},
+		{3, m.process},
+		{2, m.waitForRun},
+		{3, m.handBack},
+		{2, m.removeRunning},
+		{2, m.takeFromRunning},
+		{5, m.stall},
+		{3, m.storm},
+
+		{2, m.plantBad},
+		{2, m.plantGhost},
+		{3, m.repair},
+		{1, m.junk},
+		{2, m.flushScripts},
+		{1, m.outOfMemory},
 	}
 	total := 0
 	for _, kind := range kinds {
 		total += kind.weight
 	}
 	for range steps {
-		q := m.queues[m.rand.IntN(len(m.queues))]
+		a := pickOne(m.rand, m.quick, m.other, m.cut, m.patient, m.forgetful)
+		mended := func() {}
+		if m.rand.IntN(15) == 0 {
+			a = m.cut
+			mended = m.breakNetwork()
+		}
 		n := m.rand.IntN(total)
 		for _, kind := range kinds {
 			if n -= kind.weight; n < 0 {
-				kind.do(q)
+				kind.do(a)
 				break
 			}
 		}
-		m.model.check(m.t, m.f)
+		mended()
+		m.check()
 	}
+	for _, a := range []*actor{m.quick, m.other, m.cut, m.patient, m.forgetful, m.limited} {
+		require.NoError(m.t, a.Close(bounded(m.t)))
+	}
+	m.checkErrors()
 }
 
-// newJob makes a job whose data is its fate: what becomes of each of its runs.
-func (m *machine) newJob(q *beequeue.Queue) *beequeue.Job {
-	all := []string{"succeed", "fail", "panic", "no retry"}
+// pickOne gives one of some values.
+func pickOne[T any](r *rand.Rand, all ...T) T { return all[r.IntN(len(all))] }
+
+// check compares the queue with the model, in two calls.
+func (m *machine) check() {
+	m.t.Helper()
+	f, history := m.f, m.model.history()
+	b, k := f.client.B(), f.KeyPrefix()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	var replies [][]string
+	for _, r := range f.client.DoMulti(ctx,
+		b.Lrange().Key(k+"waiting").Start(0).Stop(-1).Build(),
+		b.Lrange().Key(k+"active").Start(0).Stop(-1).Build(),
+		b.Smembers().Key(k+"succeeded").Build(),
+		b.Smembers().Key(k+"failed").Build(),
+		b.Zrange().Key(k+"delayed").Min("0").Max("-1").Build(),
+		b.Hkeys().Key(k+"jobs").Build(),
+		b.Hkeys().Key(k+"owners").Build(),
+		b.Hkeys().Key(k+"reasons").Build(),
+	) {
+		reply, err := r.AsStrSlice()
+		require.NoError(m.t, err, history)
+		replies = append(replies, reply)
+	}
+	places := make(map[string]string)
+	for i, state := range []beequeue.State{
+		beequeue.StateWaiting, beequeue.StateActive, beequeue.StateSucceeded, beequeue.StateFailed, beequeue.StateDelayed,
+	} {
+		for _, id := range replies[i] {
+			require.Empty(m.t, places[id], "%q is in %s, too, %s", id, state, history)
+			places[id] = string(state)
+		}
+	}
+	want := make(map[string]string, len(m.model.jobs))
+	for id, job := range m.model.jobs {
+		want[id] = string(job.state)
+	}
+	require.Equal(m.t, want, places, history)
+	records, owners, reasons := replies[5], replies[6], replies[7]
+	slices.Sort(records)
+	require.True(m.t, slices.Equal(m.model.ids(), records), "records of %v, want %v, %s", records, m.model.ids(), history)
+	require.Empty(m.t, owners, "owners of runs that are over, %s", history)
+	for _, id := range reasons {
+		require.Equal(m.t, string(beequeue.StateFailed), places[id], "%q has a reason, %s", id, history)
+	}
+	waiting := replies[0]
+	slices.Reverse(waiting)
+	require.True(m.t, slices.Equal(m.model.waiting, waiting), "%v wait, want %v, %s", waiting, m.model.waiting, history)
+
+	counts, err := m.quick.Counts(ctx)
+	require.NoError(m.t, err, history)
+	require.Equal(m.t, m.model.counts(), counts, history)
+	m.checkErrors()
+}
+
+// checkErrors demands that what OnError got and no step has asked for is of broken
+// connections, after a fault, or of jobs that were removed while they ran.
+func (m *machine) checkErrors() {
+	m.t.Helper()
+	m.f.mu.Lock()
+	errs := m.f.errors
+	m.f.errors = nil
+	m.f.mu.Unlock()
+	for _, err := range errs {
+		switch {
+		case errors.Is(err, beequeue.ErrOwnershipLost):
+			m.mayLose--
+			require.GreaterOrEqual(m.t, m.mayLose, 0, "%v, %s", err, m.model.history())
+		case m.faults > 0 && !as[*beequeue.RecordError](err) && !as[*beequeue.PanicError](err) && !as[*beequeue.EventError](err) &&
+			!errors.Is(err, beequeue.ErrStuck) && !errors.Is(err, beequeue.ErrStalled):
+		default:
+			require.NoError(m.t, err, "OnError was called, %s", m.model.history())
+		}
+	}
+	m.mayLose = min(m.mayLose, 3) // most that were removed did not run
+}
+
+// newJob makes a job whose data is its fates: what becomes of each of its runs.
+func (m *machine) newJob(a *actor) *beequeue.Job {
+	if m.rand.IntN(20) == 0 {
+		return a.CreateJob([]string{"time out"}).Timeout(time.Millisecond).Retries(m.rand.IntN(2))
+	}
+	all := []string{"succeed", "report", "fail", "panic", "no retry"}
 	var fates []string
 	for range 4 {
-		fates = append(fates, all[m.rand.IntN(len(all))])
+		fates = append(fates, pickOne(m.rand, all...))
 	}
-	job := q.CreateJob(fates).Retries(m.rand.IntN(4))
+	job := a.CreateJob(fates).Retries(m.rand.IntN(4))
 	if m.rand.IntN(2) == 0 {
-		job.Backoff(beequeue.Fixed, time.Hour)
+		job.Backoff(pickOne(m.rand, beequeue.Fixed, beequeue.Exponential, mine), time.Hour)
 	}
 	return job
 }
 
-// fateOf reads what is to become of a run.
-func fateOf(job *beequeue.Job) string {
-	var fates []string
-	if err := json.Unmarshal(job.Data, &fates); err != nil {
-		return err.Error()
+// fatesOf reads what is to become of a job's runs.
+func fatesOf(job *beequeue.Job) (fates []string) {
+	if err := json.Unmarshal(job.Data, &fates); err != nil || len(fates) == 0 {
+		return []string{"no fates"}
 	}
-	return fates[len(job.Options.Stacktraces)%len(fates)]
+	return fates
 }
 
 // meet is the handler that lets a job meet its fate.
-func meet(_ context.Context, job *beequeue.Job) (any, error) {
-	switch fate := fateOf(job); fate {
+func meet(ctx context.Context, job *beequeue.Job) (any, error) {
+	fates := fatesOf(job)
+	switch fate := fates[len(job.Options.Stacktraces)%len(fates)]; fate {
 	case "succeed":
 		return fate, nil
+	case "report":
+		return fate, job.ReportProgress(ctx, fate)
 	case "panic":
 		panic(fate)
 	case "no retry":
 		return nil, beequeue.ErrNoRetry
+	case "time out":
+		<-ctx.Done()
+		return nil, ctx.Err()
 	default:
 		return nil, errors.New(fate)
 	}
-}
-
-func (m *machine) save(q *beequeue.Queue) {
-	job := m.newJob(q)
-	if m.rand.IntN(3) == 0 {
-		job.SetID(m.model.newName())
-	}
-	m.model.logf("save %q %s", job.ID, job.Data)
-	require.NoError(m.t, job.Save(bounded(m.t)))
-	m.model.added(m.t, job, beequeue.StateWaiting)
-}
-
-func (m *machine) saveDelayed(q *beequeue.Queue) {
-	job := m.newJob(q).DelayUntil(time.Now().Add(time.Hour))
-	m.model.logf("save delayed %s", job.Data)
-	require.NoError(m.t, job.Save(bounded(m.t)))
-	m.model.added(m.t, job, beequeue.StateDelayed)
-}
-
-func (m *machine) saveAll(q *beequeue.Queue) {
-	var batch []*beequeue.Job
-	twin := m.model.newName()
-	for range m.rand.IntN(8) {
-		job := m.newJob(q)
-		switch m.rand.IntN(4) {
-		case 0:
-			job.DelayUntil(time.Now().Add(time.Hour))
-		case 1:
-			job.SetID(twin)
-		case 2:
-			job.SetID(m.model.newName())
-		}
-		batch = append(batch, job)
-	}
-	m.model.logf("save %d jobs", len(batch))
-	err := q.SaveAll(bounded(m.t), batch)
-	var failed *beequeue.SaveAllError
-	errors.As(err, &failed)
-	twins := 0
-	for _, job := range batch {
-		if job.ID == twin {
-			twins++
-		}
-		if job.ID == twin && twins > 1 {
-			require.ErrorIs(m.t, failed.Errors[job], beequeue.ErrDuplicateID)
-			continue
-		}
-		state := beequeue.StateWaiting
-		if !job.Options.DelayUntil.IsZero() {
-			state = beequeue.StateDelayed
-		}
-		m.model.added(m.t, job, state)
-	}
-	require.Equal(m.t, twins > 1, err != nil, "%v", err)
-}
-
-func (m *machine) saveTaken(q *beequeue.Queue) {
-	if id := m.model.pick(m.rand); id != "" {
-		m.model.logf("save %q again", id)
-		require.ErrorIs(m.t, q.CreateJob(nil).SetID(id).Save(bounded(m.t)), beequeue.ErrDuplicateID)
-	}
-}
-
-func (m *machine) remove(q *beequeue.Queue) {
-	id := m.model.pick(m.rand)
-	m.model.logf("remove %q", id)
-	require.NoError(m.t, q.RemoveJob(bounded(m.t), id))
-	m.model.removed(id)
-}
-
-// removeRunning removes a job while its handler runs.
-func (m *machine) removeRunning(*beequeue.Queue) {
-	if len(m.model.waiting) == 0 {
-		return
-	}
-	id := m.model.waiting[0]
-	m.model.logf("remove %q while it runs", id)
-	running, release := make(chan struct{}), make(chan struct{})
-	r := process(m.t, m.queues[2], 1, func(context.Context, *beequeue.Job) (any, error) {
-		close(running)
-		<-release
-		return nil, nil
-	})
-	receive(m.t, running, "the handler")
-	require.NoError(m.t, m.f.RemoveJob(bounded(m.t), id))
-	r.cancel()
-	close(release)
-	require.NoError(m.t, r.wait())
-	m.f.expectError(is(beequeue.ErrOwnershipLost))
-	m.model.removed(id)
-}
-
-func (m *machine) retry(q *beequeue.Queue) {
-	id := m.model.pick(m.rand, beequeue.StateFailed)
-	m.model.logf("retry %q", id)
-	if id == "" {
-		require.ErrorIs(m.t, q.CreateJob(nil).SetID("nobody").Retry(bounded(m.t)), beequeue.ErrNotFound)
-		return
-	}
-	job, err := q.GetJob(bounded(m.t), id)
-	require.NoError(m.t, err)
-	require.NoError(m.t, job.Retry(bounded(m.t)))
-	m.model.wait(id)
-}
-
-func (m *machine) retryOther(q *beequeue.Queue) {
-	if id := m.model.pick(m.rand, beequeue.StateWaiting, beequeue.StateDelayed, beequeue.StateSucceeded); id != "" {
-		m.model.logf("retry %q, which has not failed", id)
-		require.ErrorIs(m.t, q.CreateJob(nil).SetID(id).Retry(bounded(m.t)), beequeue.ErrNotFailed)
-	}
-}
-
-func (m *machine) drain(q *beequeue.Queue) {
-	m.model.logf("drain")
-	drain(m.t, q, 1, meet)
-	m.model.runAll()
-}
-
-// comeDue has a delayed job come due, and runs everything.
-func (m *machine) comeDue(q *beequeue.Queue) {
-	id := m.model.pick(m.rand, beequeue.StateDelayed)
-	if id == "" {
-		return
-	}
-	m.model.logf("%q comes due", id)
-	m.f.must("ZADD", "delayed", "1", id)
-	drain(m.t, q, 1, meet)
-	m.model.runAll()
-	m.model.wait(id)
-	m.model.runAll()
-}
-
-// process runs everything in several slots.
-func (m *machine) process(q *beequeue.Queue) {
-	m.model.logf("process")
-	r := process(m.t, q, m.slots(), meet)
-	await(m.t, "the end of all jobs", func() bool {
-		counts, err := m.f.Counts(bounded(m.t))
-		require.NoError(m.t, err)
-		return counts.Waiting+counts.Active == 0
-	})
-	require.NoError(m.t, r.stop())
-	m.model.runAll()
-}
-
-// slots is a random concurrency. Jobs on their last chance run one at a time;
-// others of them are put aside, which the model does not know.
-func (m *machine) slots() int {
-	if m.model.lastChances() > 1 {
-		return 1
-	}
-	return 1 + m.rand.IntN(4)
-}
-
-// handBack stops a worker while its handlers run.
-func (m *machine) handBack(*beequeue.Queue) {
-	if len(m.model.waiting) == 0 {
-		return
-	}
-	slots := m.slots()
-	n := min(slots, len(m.model.waiting))
-	m.model.logf("hand back %d", n)
-	var running atomic.Int32
-	r := process(m.t, m.queues[0], slots, func(ctx context.Context, _ *beequeue.Job) (any, error) {
-		running.Add(1)
-		<-ctx.Done()
-		return nil, nil
-	})
-	await(m.t, "the handlers", func() bool { return int(running.Load()) == n })
-	require.ErrorIs(m.t, r.stop(), beequeue.ErrUnfinished)
-	m.model.handedBack(m.t, n, m.f.waiting())
-}
-
-// stall loses a worker that has the next job.
-func (m *machine) stall(q *beequeue.Queue) {
-	if len(m.model.waiting) == 0 {
-		return
-	}
-	id := m.model.waiting[0]
-	m.model.logf("stall %q", id)
-	m.f.must("RPOP", "waiting")
-	m.f.must("LPUSH", "active", id)
-	m.f.must("HSET", "owners", id, "lost/1")
-	require.Empty(m.t, m.f.check(q))
-	back := m.f.check(q)
-	if m.model.stalled(id) {
-		require.Equal(m.t, []string{id}, back)
-	} else {
-		require.Empty(m.t, back)
-	}
-}
-
-func (m *machine) destroy(q *beequeue.Queue) {
-	m.model.logf("destroy")
-	_, err := q.Destroy(bounded(m.t))
-	require.NoError(m.t, err)
-	m.model.clear()
 }

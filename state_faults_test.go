@@ -1,0 +1,219 @@
+package beequeue_test
+
+import (
+	"context"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/gobeequeue/beequeue"
+)
+
+// Faults of TestStates: records and keys that are wrong, and Redis that goes away.
+
+// plantBad puts a job in waiting whose record is none.
+func (m *machine) plantBad(*actor) {
+	id := m.model.newName()
+	record := pickOne(m.rand, "nonsense", "null", "[1]", `{"options":[]}`, "\xff\xfe\x00")
+	m.model.logf("plant %q %q", id, record)
+	m.f.plant(id, record)
+	m.model.planted(id, record)
+}
+
+// plantGhost puts an id in waiting that has no record, or twice, and runs everything.
+func (m *machine) plantGhost(a *actor) {
+	ghost := m.model.newName()
+	if len(m.model.waiting) > 0 && m.model.lastChances() == 0 && m.rand.IntN(2) == 0 {
+		ghost = m.model.waiting[0] // runs once more, and comes to the same end
+		if job := m.model.jobs[ghost]; job.bad != "" || job.fate() != "succeed" {
+			return
+		}
+	}
+	m.model.logf("plant the ghost %q", ghost)
+	m.f.must("LPUSH", "waiting", ghost)
+	m.f.must("LPUSH", "waiting", ghost)
+	drain(m.t, a.Queue, 1, meet)
+	m.ranAll(a)
+}
+
+// repair damages a queue, and has Audit find it and Repair mend it.
+func (m *machine) repair(a *actor) {
+	id := m.model.pickGood(m.rand)
+	if id == "" {
+		return
+	}
+	job := m.model.jobs[id]
+	want := beequeue.Finding{ID: id}
+	switch m.rand.IntN(3) {
+	case 0:
+		want.ID, want.Problem = m.model.newName(), beequeue.ProblemGhost
+		for _, state := range states {
+			if len(want.States) == 0 || m.rand.IntN(2) == 0 {
+				m.put(want.ID, state)
+				want.States = append(want.States, state)
+			}
+		}
+	case 1:
+		m.takeOut(id, job.state)
+		want.Problem, want.Now = beequeue.ProblemOrphan, job.home()
+	case 2:
+		second := beequeue.StateWaiting // of a job that will run
+		if job.state == beequeue.StateSucceeded || job.state == beequeue.StateFailed {
+			second = beequeue.StateDelayed
+		}
+		if job.status == beequeue.StatusFailed && job.state == beequeue.StateWaiting {
+			return // it was retried: Repair says that it has failed, or the copy
+		}
+		m.put(id, second)
+		for _, state := range states {
+			if state == second || state == job.state {
+				want.States = append(want.States, state)
+			}
+		}
+		if second == job.state {
+			want.States = append(want.States, second)
+		}
+		want.Problem, want.Now = beequeue.ProblemTwice, second
+		if second == beequeue.StateDelayed {
+			want.Now = job.state
+		}
+	}
+	m.model.logf("repair %v", want)
+	found, err := a.Audit(bounded(m.t))
+	require.NoError(m.t, err)
+	audited := want
+	audited.Now = ""
+	require.Equal(m.t, []beequeue.Finding{audited}, found, m.model.history())
+	found, err = a.Repair(bounded(m.t))
+	require.NoError(m.t, err)
+	require.Equal(m.t, []beequeue.Finding{want}, found, m.model.history())
+	if want.Problem != beequeue.ProblemGhost {
+		m.moved(id, want.Now)
+	}
+}
+
+// moved takes note that Repair put a job somewhere. Where in waiting is up to it.
+func (m *machine) moved(id string, now beequeue.State) {
+	m.t.Helper()
+	job := *m.model.jobs[id]
+	m.model.removed(id)
+	job.state = now
+	m.model.jobs[id] = &job
+	if now == beequeue.StateWaiting {
+		m.model.wait(id)
+	}
+	waiting := m.f.waiting()
+	require.ElementsMatch(m.t, m.model.waiting, waiting, m.model.history())
+	m.model.waiting = m.model.waiting[:0]
+	for i := range waiting {
+		m.model.waiting = append(m.model.waiting, waiting[len(waiting)-1-i])
+	}
+}
+
+// put adds an id to a state by hand.
+func (m *machine) put(id string, state beequeue.State) {
+	m.t.Helper()
+	switch state {
+	case beequeue.StateWaiting, beequeue.StateActive:
+		m.f.must("LPUSH", string(state), id)
+	case beequeue.StateDelayed:
+		m.f.must("ZADD", string(state), itoa(int(time.Now().Add(time.Hour).UnixMilli())), id)
+	default:
+		m.f.must("SADD", string(state), id)
+	}
+}
+
+// takeOut takes an id out of a state by hand.
+func (m *machine) takeOut(id string, state beequeue.State) {
+	m.t.Helper()
+	switch state {
+	case beequeue.StateWaiting, beequeue.StateActive:
+		m.f.must("LREM", string(state), "0", id)
+	case beequeue.StateDelayed:
+		m.f.must("ZREM", string(state), id)
+	default:
+		m.f.must("SREM", string(state), id)
+	}
+}
+
+// junk publishes what is no event; whoever hears it says so.
+func (m *machine) junk(*actor) {
+	m.model.logf("junk")
+	await(m.t, "somebody to listen", func() bool { return m.f.subscriptions("events") > 0 })
+	for channel, junk := range map[string]string{
+		"events":         pickOne(m.rand, "", "null", "{", `{"id":1}`, "\xff"),
+		"earlierDelayed": pickOne(m.rand, "", "soon", "{}"),
+	} {
+		for range m.f.number("PUBLISH", channel, junk) {
+			m.f.expectError(as[*beequeue.EventError])
+		}
+	}
+}
+
+func (m *machine) flushScripts(*actor) {
+	m.model.logf("flush the scripts")
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	require.NoError(m.t, m.f.client.Do(ctx, m.f.client.B().ScriptFlush().Build()).Error())
+}
+
+// outOfMemory saves while Redis has no memory left. (A Save that has lost a reply
+// cannot tell then: ErrUncertain.)
+func (m *machine) outOfMemory(*actor) {
+	if m.real == nil {
+		return
+	}
+	m.model.logf("no memory")
+	m.real.Do(m.t, "CONFIG", "SET", "maxmemory", "1")
+	require.ErrorIs(m.t, m.newJob(m.quick).Save(bounded(m.t)), beequeue.ErrOutOfMemory)
+	require.ErrorIs(m.t, m.other.SaveAll(bounded(m.t), m.newJobs(m.other, 3)), beequeue.ErrOutOfMemory)
+	m.real.Do(m.t, "CONFIG", "SET", "maxmemory", "0")
+}
+
+// breakNetwork has something happen to the connections of the cut client, or to the
+// server, around the next step. The returned func ends it.
+func (m *machine) breakNetwork() (mended func()) {
+	m.faults++
+	strike := func(what string, f func()) func() {
+		m.model.logf("%s", what)
+		timer := time.NewTimer(m.soon())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			<-timer.C
+			f()
+		}()
+		return func() {
+			<-done
+			m.reconnect()
+		}
+	}
+	switch n := m.rand.IntN(20); {
+	case n == 0 && m.real != nil:
+		m.model.logf("restart")
+		m.real.Kill()
+		m.real.Restart(m.t)
+		m.reconnect()
+		return func() {}
+	case n < 8:
+		return strike("cut", m.proxy.CutAll)
+	default:
+		m.model.logf("lose replies")
+		m.proxy.DropReplies(1+m.rand.IntN(2), faultScript)
+		return func() {
+			m.proxy.DropReplies(0, nil)
+			m.reconnect()
+		}
+	}
+}
+
+// reconnect waits until the clients have connections again.
+func (m *machine) reconnect() {
+	m.t.Helper()
+	await(m.t, "connections", func() bool {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		return m.f.client.Do(ctx, m.f.client.B().Ping().Build()).Error() == nil &&
+			m.through.Do(ctx, m.through.B().Ping().Build()).Error() == nil
+	})
+}
