@@ -37,7 +37,7 @@ type modelJob struct {
 	failures int // stacktraces
 	progress bool
 	backoff  bool // its retries are delayed
-	due      bool // it was made without a delay: waits if nobody knows where it is
+	delayed  bool // it was made with a delay
 	stalls   int
 }
 
@@ -137,13 +137,13 @@ func (m *model) added(t *testing.T, jobs ...*beequeue.Job) {
 		j := &modelJob{
 			state: beequeue.StateWaiting, status: beequeue.StatusCreated, fates: fatesOf(job), retries: job.Options.Retries,
 			backoff: job.Options.Backoff.Strategy != "" && job.Options.Backoff.Strategy != beequeue.Immediate,
-			due:     job.Options.DelayUntil.IsZero(),
+			delayed: !job.Options.DelayUntil.IsZero(),
 		}
 		m.jobs[job.ID] = j
-		if j.due {
-			m.waiting = append(m.waiting, job.ID)
-		} else {
+		if j.delayed {
 			j.state = beequeue.StateDelayed
+		} else {
+			m.waiting = append(m.waiting, job.ID)
 		}
 	}
 }
@@ -257,7 +257,7 @@ func (j *modelJob) home() beequeue.State {
 		return beequeue.StateSucceeded
 	case j.status == beequeue.StatusFailed:
 		return beequeue.StateFailed
-	case !j.due:
+	case j.status == beequeue.StatusCreated && j.delayed:
 		return beequeue.StateDelayed
 	}
 	return beequeue.StateWaiting
