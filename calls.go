@@ -226,3 +226,29 @@ func sleep(ctx context.Context, d time.Duration) bool {
 		return false
 	}
 }
+
+// dedicate gives a connection for one user alone, or nil if ctx ended first. The
+// client connects without regard to any context, and to a server that is frozen
+// until its dial timeout has passed: then the connection is closed as it comes.
+func (q *Queue) dedicate(ctx context.Context) (rueidis.DedicatedClient, func()) {
+	type dedicated struct {
+		conn    rueidis.DedicatedClient
+		release func()
+	}
+	made := make(chan dedicated)
+	go func() {
+		conn, release := q.client.Dedicate()
+		select {
+		case made <- dedicated{conn, release}:
+		case <-ctx.Done():
+			conn.Close()
+			release()
+		}
+	}()
+	select {
+	case d := <-made:
+		return d.conn, d.release
+	case <-ctx.Done():
+		return nil, nil
+	}
+}

@@ -267,32 +267,6 @@ func (h *hub) inUse() bool {
 	return used || len(h.wanted) > 0
 }
 
-// dedicate gives a connection of the hub's own, or nil if ctx ended first. The
-// client connects without regard to any context, and to a server that is frozen
-// until its dial timeout has passed: then the connection is closed as it comes.
-func (q *Queue) dedicate(ctx context.Context) (rueidis.DedicatedClient, func()) {
-	type dedicated struct {
-		conn    rueidis.DedicatedClient
-		release func()
-	}
-	made := make(chan dedicated)
-	go func() {
-		conn, release := q.client.Dedicate()
-		select {
-		case made <- dedicated{conn, release}:
-		case <-ctx.Done():
-			conn.Close()
-			release()
-		}
-	}()
-	select {
-	case d := <-made:
-		return d.conn, d.release
-	case <-ctx.Done():
-		return nil, nil
-	}
-}
-
 // adjust subscribes to what is wanted and not on yet, and the reverse. What was said
 // on a channel before it was subscribed is missed: so everybody looks.
 func (h *hub) adjust(ctx context.Context, conn rueidis.DedicatedClient) error {

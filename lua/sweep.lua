@@ -3,9 +3,10 @@
 --
 -- A job in `active` is taken back if nobody phoned in for it since the last
 -- check (Bee-Queue's `stalling` snapshot) and no worker with a standing lease
--- owns it. But if that check was too long ago, then because Redis was away, or all who
--- check were: whoever could not phone in meanwhile is given until the next. It goes to the front of `waiting`, so that its recovery does not
--- wait for the backlog; after too many times it goes to the caller, to be failed.
+-- owns it. But if that check was too long ago, then because Redis was away, or all
+-- who check were: whoever could not phone in meanwhile is given until the next. It
+-- goes to the front of `waiting`, so that its recovery does not wait for the
+-- backlog; after too many times it goes to the caller, to be failed.
 --
 -- KEYS: stallBlock stalling waiting active owners workers stalls jobs calls
 --       reasons succeeded failed
