@@ -46,7 +46,7 @@ func (s *scene) startsIn(o actor.Order, end func()) {
 	at := time.Now()
 	for _, p := range both {
 		var first time.Time
-		s.await("a worker's first job"+p.stderr.tail(), func() bool {
+		s.await("a worker's first job", func() bool {
 			s.check(!p.exited() || s.library.name != ours, "a worker ended: %s", p.stderr.headline())
 			for _, e := range p.entries() {
 				if e.What == actor.Start && first.IsZero() {
