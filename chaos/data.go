@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -137,15 +138,23 @@ func junkMessages(s *scene) {
 		}
 		return nil
 	})
-	s.traffic(time.Duration(s.size(10, 5))*time.Second, 200, actor.Order{})
+	s.produce(saves(time.Duration(s.size(10, 5))*time.Second, 200, true, actor.Order{}))
+	workers := []*process{s.work(actor.Order{Listen: true}), s.work(actor.Order{Listen: true})}
 	s.drained()
 	stop()
-	for _, p := range s.processes {
-		if p.order.Role == actor.Worker {
-			s.check(!p.exited(), "a worker crashed: %s", p.stderr.headline())
+	for _, p := range workers {
+		s.check(!p.exited(), "a worker crashed: %s", p.stderr.headline())
+		s.check(p.exited() || p.count(actor.Heard) > 0, "a worker has heard of no job")
+	}
+	if s.library.name == ours { // says what it made of them
+		for _, channel := range []string{"events", "earlierDelayed"} {
+			told := slices.ContainsFunc(workers[0].entries(), func(e actor.Entry) bool {
+				return e.What == actor.Error && strings.Contains(e.Text, `malformed message on "`+prefix+channel+`"`)
+			})
+			s.check(told, "nobody was told of junk on %s", channel)
 		}
 	}
-	s.measure("%d messages", 2*next)
+	s.measure("%d messages, %d events heard", 2*next, s.count(actor.Heard))
 	s.most("doubled", s.doubles(), 0)
 }
 

@@ -23,7 +23,7 @@ let stopping = false;
 const queue = new Queue(`{${order.queue}}`, {
   redis: order.url,
   isWorker: order.role === 'worker',
-  getEvents: false,
+  getEvents: Boolean(order.listen),
   storeJobs: false,
   stallInterval: order.stall || 5000,
   removeOnSuccess: order.remove,
@@ -124,6 +124,7 @@ async function main() {
     return leave();
   }
   queue.on('succeeded', (job) => note('done', job.data.n, job.id));
+  if (order.listen) queue.on('job succeeded', (id) => note('heard', 0, id));
   queue.process(order.concurrency, handle);
   const check = () => queue.checkStalledJobs(order.stall).catch(() => setTimeout(check, order.stall)); // goes on by itself
   check();

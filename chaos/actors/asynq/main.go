@@ -47,14 +47,17 @@ func connection(o actor.Order) (asynq.RedisConnOpt, error) {
 	case len(addresses) > 1:
 		return asynq.RedisClusterClientOpt{Addrs: addresses}, nil
 	}
-	option, err := asynq.ParseRedisURI(o.URL)
-	if one, ok := option.(asynq.RedisClientOpt); ok && o.DNS != "" {
+	if o.DNS != "" {
 		net.DefaultResolver = &net.Resolver{
 			PreferGo: true,
 			Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
 				return new(net.Dialer).DialContext(ctx, network, o.DNS)
 			},
 		}
+	}
+	option, err := asynq.ParseRedisURI(o.URL)
+	if one, ok := option.(asynq.RedisClientOpt); ok {
+		one.Username = u.User.Username() // which the reading leaves out
 		return one, err
 	}
 	return option, err

@@ -92,6 +92,9 @@ func (q *queue) Work(ctx context.Context, o actor.Order, handle actor.Handler, t
 		})
 	}
 	q.OnSucceeded(func(job *beequeue.Job, _ json.RawMessage) { tell(actor.Done, job.Data, job.ID, "") })
+	if o.Listen {
+		q.OnJobSucceeded(func(id string, _ json.RawMessage) { tell(actor.Heard, nil, id, "") })
+	}
 	return q.Process(ctx, o.Concurrency, func(ctx context.Context, job *beequeue.Job) (any, error) {
 		return nil, handle(ctx, job.ID, job.Data)
 	})

@@ -39,6 +39,7 @@ type Order struct {
 	Grace       int  `json:"grace"`     // the time that handlers have to finish at the end, in ms
 	MaxStalls   int  `json:"maxStalls"` // 0 for the default
 	Remove      bool `json:"remove"`    // jobs that have succeeded
+	Listen      bool `json:"listen"`    // to what is published of the jobs of all
 	Log         bool `json:"log"`       // errors go where they go by default, and not to the ledger
 
 	// Of producers.
@@ -80,6 +81,7 @@ const (
 	Cancel  = "cancel"  // its context ended
 	End     = "end"     // it returns, and its job has succeeded as far as it knows
 	Done    = "done"    // its success is recorded
+	Heard   = "heard"   // so was published
 	Error   = "error"   // what the library tells of errors
 	Lost    = "lost"    // it tells that a job belongs to somebody else
 	Stat    = "stat"    // goroutines and memory
