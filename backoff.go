@@ -1,6 +1,7 @@
 package beequeue
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"runtime/debug"
@@ -62,7 +63,7 @@ func (f BackoffFunc) call(j *Job) (wait time.Duration, err error) {
 // pause is the wait between tries of a call while Redis does not answer: it
 // doubles from 20 ms to a second, with jitter so that a fleet of workers does
 // not come back all at once.
-type pause struct{ last time.Duration }
+type pause struct{ last, longest time.Duration } // 0 is longestPause
 
 const (
 	firstPause   = 20 * time.Millisecond
@@ -70,6 +71,6 @@ const (
 )
 
 func (p *pause) next() time.Duration {
-	p.last = min(max(firstPause, 2*p.last), longestPause)
+	p.last = min(max(firstPause, 2*p.last), cmp.Or(p.longest, longestPause))
 	return p.last/2 + rand.N(p.last/2) //nolint:gosec // spreads retries, guards nothing
 }

@@ -93,7 +93,7 @@ const closedTries = 6
 
 // run calls a script until its reply arrives.
 func (q *Queue) run(ctx context.Context, s *rueidis.Lua, keys, args []string) (rueidis.RedisMessage, error) {
-	return q.repeat(ctx, q.plainly(s, keys, args), nil, false)
+	return q.repeat(ctx, q.plainly(s, keys, args), manner{})
 }
 
 // A request is one try of a call.
@@ -106,13 +106,21 @@ func (q *Queue) plainly(s *rueidis.Lua, keys, args []string) request {
 	}
 }
 
-// repeat makes a request, which may have been made before, until its reply arrives.
-// Errors that pass by themselves (lost connections, a failover, a restart) are told to
-// notice, if there is one, and the request is made again after a pause, until ctx ends;
-// then the error wraps ErrUncertain if a try may have reached Redis. Any other error is
-// the server's refusal, and comes back at once.
-func (q *Queue) repeat(ctx context.Context, r request, notice func(error), reached bool) (rueidis.RedisMessage, error) {
-	var wait pause
+// A manner is how a request is repeated.
+type manner struct {
+	notice  func(error)   // is told why
+	reached bool          // an earlier try may have reached Redis
+	longest time.Duration // pause between two tries; 0 is longestPause
+}
+
+// repeat makes a request until its reply arrives. Errors that pass by themselves (lost
+// connections, a failover, a restart) are told to the notice, if there is one, and the
+// request is made again after a pause, until ctx ends; then the error wraps ErrUncertain
+// if a try may have reached Redis. Any other error is the server's refusal, and comes
+// back at once.
+func (q *Queue) repeat(ctx context.Context, r request, m manner) (rueidis.RedisMessage, error) {
+	notice, reached := m.notice, m.reached
+	wait := pause{longest: m.longest}
 	closed := 0
 	for limit := attemptTimeout; ; limit = min(2*limit, longestAttempt) {
 		try, cancel := context.WithTimeout(ctx, limit)
@@ -181,7 +189,9 @@ func (q *Queue) do(ctx context.Context, command func(rueidis.Builder) rueidis.Co
 // gaveUp is the error of a call that got no reply before ctx ended.
 func gaveUp(ctx context.Context, last error, reached bool) error {
 	cause := context.Cause(ctx)
-	if errors.Is(last, cause) || errors.Is(last, context.DeadlineExceeded) {
+	if cause == nil { // the client is closed
+		cause, last = last, errors.New("given up")
+	} else if errors.Is(last, cause) || errors.Is(last, context.DeadlineExceeded) {
 		last = errors.New("no reply")
 	}
 	if reached {
@@ -199,11 +209,25 @@ func passing(err error) bool {
 	if !ok {
 		return true
 	}
-	switch code, _, _ := strings.Cut(reply.Error(), " "); code {
+	switch refusal(reply) {
 	case "LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "UNBLOCKED", "NOREPLICAS":
 		return true
 	}
 	return false
+}
+
+// refusal is the first word of what a server says, which names the kind of it. Before
+// Redis 7, what a command in a script was refused with stands behind "ERR Error running
+// script (call to f_...): @user_script:1: @user_script: 1: -".
+func refusal(reply *rueidis.RedisError) string {
+	text := reply.Error()
+	if strings.HasPrefix(text, "Error running script") { // the client leaves out the ERR
+		if _, inner, found := strings.Cut(text, ": -"); found {
+			text = inner
+		}
+	}
+	word, _, _ := strings.Cut(text, " ")
+	return word
 }
 
 // neverReached reports that Redis certainly did not run the command.
@@ -230,14 +254,14 @@ func sleep(ctx context.Context, d time.Duration) bool {
 // dedicate gives a connection for one user alone, or nil if ctx ended first. The
 // client connects without regard to any context, and to a server that is frozen
 // until its dial timeout has passed: then the connection is closed as it comes.
-func (q *Queue) dedicate(ctx context.Context) (rueidis.DedicatedClient, func()) {
+func dedicate(ctx context.Context, client rueidis.Client) (rueidis.DedicatedClient, func()) {
 	type dedicated struct {
 		conn    rueidis.DedicatedClient
 		release func()
 	}
 	made := make(chan dedicated)
 	go func() {
-		conn, release := q.client.Dedicate()
+		conn, release := client.Dedicate()
 		select {
 		case made <- dedicated{conn, release}:
 		case <-ctx.Done():

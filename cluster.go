@@ -118,7 +118,7 @@ func (k *keys) explain(err error) error {
 	if !ok {
 		return err
 	}
-	switch code, _, _ := strings.Cut(reply.Error(), " "); code {
+	switch refusal(reply) {
 	case "OOM":
 		return fmt.Errorf("%w: %w", ErrOutOfMemory, err)
 	case "CROSSSLOT":

@@ -126,18 +126,19 @@ func TestFaultWaitWithoutEvents(t *testing.T) {
 	assert.Less(t, time.Since(began), 3*time.Second)
 }
 
-// closingClient runs a turn, and then says six times that it is closed: as a client
-// of Sentinel may in a failover.
+// closingClient runs a call of a lane, and then says six times that it is closed: as a
+// client of Sentinel may in a failover.
 type closingClient struct {
 	rueidis.Client
 
+	lane   string
 	closed rueidis.Client
 	times  atomic.Int32
 }
 
 func (c *closingClient) Do(ctx context.Context, command rueidis.Completed) rueidis.RedisResult {
 	words := strings.Join(command.Commands(), " ")
-	if strings.HasPrefix(words, "EVALSHA ") && strings.Contains(words, ":turn0 ") {
+	if strings.HasPrefix(words, "EVALSHA ") && strings.Contains(words, c.lane) {
 		if n := c.times.Load(); n > 0 {
 			if c.times.Add(-1); n == 6 {
 				_ = c.Client.Do(ctx, command)
@@ -155,7 +156,7 @@ func TestFaultTurnUncertain(t *testing.T) {
 	s := faultRedis(t)
 	inner, closed := faultClient(t, s.URL()), faultClient(t, s.URL())
 	closed.Close()
-	client := &closingClient{Client: inner, closed: closed}
+	client := &closingClient{Client: inner, lane: ":turn0 ", closed: closed}
 	q := faultOpen(t, client, faultName(), beequeue.Config{})
 	view := &faultView{t, inner, q.KeyPrefix()}
 	started, finish := make(chan string, 10), make(chan struct{})
@@ -173,6 +174,40 @@ func TestFaultTurnUncertain(t *testing.T) {
 	view.allSucceeded(2)
 	require.NoError(t, q.errs.find(beequeue.ErrOwnershipLost, ""))
 	require.Empty(t, started)
+}
+
+// A Save whose reply did not come for so long that the client gave up goes on under its
+// number: so its job is stored once.
+func TestFaultSaveUncertain(t *testing.T) {
+	t.Parallel()
+	s := faultRedis(t)
+	inner, closed := faultClient(t, s.URL()), faultClient(t, s.URL())
+	closed.Close()
+	client := &closingClient{Client: inner, lane: ":save", closed: closed}
+	q := faultOpen(t, client, faultName(), beequeue.Config{})
+	view := &faultView{t, inner, q.KeyPrefix()}
+	q.save(nil)
+	client.times.Store(6)
+	second := q.CreateJob(nil)
+	short, cancel := context.WithTimeout(context.Background(), time.Millisecond)
+	defer cancel()
+	require.ErrorIs(t, second.Save(short), beequeue.ErrUncertain)
+	require.NoError(t, second.Save(faultContext(t)))
+	require.Zero(t, client.times.Load(), "the client gave up")
+	require.EqualValues(t, 2, view.number("LLEN", "waiting"))
+	require.Equal(t, "2", second.ID)
+}
+
+// What a client that is closed says comes back, with a reason.
+func TestFaultClosedClient(t *testing.T) {
+	t.Parallel()
+	closed := faultClient(t, faultRedis(t).URL())
+	q := faultOpen(t, closed, faultName(), beequeue.Config{})
+	closed.Close()
+	for _, err := range []error{q.Ready(faultContext(t)), func() error { _, err := q.Counts(faultContext(t)); return err }()} {
+		require.ErrorIs(t, err, rueidis.ErrClosing)
+		require.NotContains(t, err.Error(), "%!")
+	}
 }
 
 // garblingClient runs a script, and then gives the answer to something else.

@@ -2,17 +2,18 @@ package beequeue_test
 
 import (
 	"context"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
-	"github.com/redis/rueidis"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/gobeequeue/beequeue"
+	"github.com/gobeequeue/beequeue/internal/redistest"
 )
 
 // faultTraffic is a queue in use: goroutines that save jobs, and two workers.
@@ -258,23 +259,56 @@ func TestFaultRedisFrozenTakesNothingBack(t *testing.T) {
 	q.process(jobs/2, handler)
 	faultOpen(t, client, q.Name(), beequeue.Config{StallInterval: stall}).process(jobs/2, handler)
 	faultAwait(t, "the jobs to run", func() bool { return started.Load() == jobs })
-	looks := func() string {
-		last, err := view.do("HGET", "calls", "sweep").ToString()
-		require.True(t, err == nil || rueidis.IsRedisNil(err), "%v", err)
-		return last
-	}
 	for range 10 {
-		before := looks()
-		faultAwait(t, "a stall check", func() bool { return looks() != before })
+		view.stallCheck()
 		s.Pause(t)
 		pause := time.NewTimer(3 * stall)
 		faultReceive(t, pause.C, "the end of the pause")
 		s.Resume(t)
-		before = looks()
-		faultAwait(t, "another", func() bool { return looks() != before })
+		view.stallCheck()
 	}
 	close(finish)
 	view.allSucceeded(jobs)
 	require.EqualValues(t, jobs, started.Load(), "no job ran twice")
 	require.NoError(t, q.errs.find(beequeue.ErrOwnershipLost, ""))
+}
+
+// An outage that begins after a stall check and ends when the next is due lets leases run
+// out, and does not show in the time between the two. It is no reason to take jobs back.
+func TestFaultOutageBetweenChecks(t *testing.T) {
+	t.Parallel()
+	const stall = 2 * time.Second
+	s := faultRedis(t)
+	proxy := redistest.StartProxy(t, s.Addr)
+	direct := faultClient(t, s.URL())
+	open := func() *faultQueue {
+		return faultOpen(t, faultClient(t, proxy.URL()), "outage", beequeue.Config{StallInterval: stall})
+	}
+	busy, idle := open(), open()
+	view := &faultView{t, direct, busy.KeyPrefix()}
+	var started atomic.Int32
+	finish := make(chan struct{})
+	handler := func(context.Context, *beequeue.Job) (any, error) {
+		started.Add(1)
+		<-finish
+		return nil, nil
+	}
+	busy.save(nil)
+	busy.process(1, handler)
+	faultAwait(t, "the job to run", func() bool { return started.Load() == 1 })
+	idle.process(1, handler)
+	for range 3 {
+		view.stallCheck()
+		proxy.Block()
+		faultAwait(t, "the next check to be due, and no lease to stand", func() bool {
+			now := strconv.FormatInt(time.Now().UnixMilli(), 10)
+			return view.number("PTTL", "stallBlock") < 0 && view.number("ZCOUNT", "workers", now, "+inf") == 0
+		})
+		proxy.Unblock(t)
+		view.stallCheck()
+		view.stallCheck()
+	}
+	close(finish)
+	view.allSucceeded(1)
+	require.EqualValues(t, 1, started.Load(), "the job ran twice")
 }

@@ -286,6 +286,17 @@ func (v *faultView) check() {
 	}
 }
 
+// stallCheck waits until somebody checks for stalled jobs.
+func (v *faultView) stallCheck() {
+	v.t.Helper()
+	before := v.number("PTTL", "stallBlock")
+	faultAwait(v.t, "a stall check", func() bool {
+		last := before
+		before = v.number("PTTL", "stallBlock")
+		return before > max(last, 0)
+	})
+}
+
 // settled tells whether every record is in exactly one place by now. After a
 // failover, a connection may show the old master's view for some seconds more.
 func (v *faultView) settled() bool {

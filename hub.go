@@ -227,7 +227,7 @@ func (h *hub) rest() bool {
 // subscribe subscribes on a new connection, and keeps what is subscribed in step
 // with what is wanted until the connection breaks.
 func (h *hub) subscribe(ctx context.Context, subscribed func()) error {
-	conn, release := h.q.dedicate(ctx)
+	conn, release := dedicate(ctx, h.q.client)
 	if conn == nil {
 		return ctx.Err()
 	}

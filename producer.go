@@ -22,7 +22,8 @@ import (
 // ctx ends or, if ctx has no deadline, for Config.CallTimeout. If by then it is
 // not known whether Redis has the job, the error wraps ErrUncertain; saving the
 // same *Job again goes on from there, and cannot enqueue it twice. Left alone,
-// the request goes on being repeated for up to half an hour, or until Close.
+// the request goes on being repeated for up to half an hour, or until Close; a
+// job of which nothing is known by then stays ErrUncertain.
 //
 // The error wraps ErrDuplicateID if the id given to SetID is taken, ErrClosed
 // after Close, ErrUnknownBackoff and others for what the setters were given, and
@@ -294,7 +295,11 @@ func (s *saver) flush(l *lane) {
 		args := prepareSave(l, batch, renew, s.q.config.MaxWaiting)
 		// Nobody's context: callers come and go while the call is repeated.
 		ctx, cancel := context.WithTimeout(s.life, callRetention/2)
-		replies, err := s.q.saveJobs(ctx, args, len(batch), s.note)
+		replies, err := s.q.saveJobs(ctx, args, len(batch), s.note, false)
+		for wait := (pause{}); errors.Is(err, ErrUncertain) && sleep(ctx, wait.next()); {
+			// It may have run: under another number, the jobs would be stored again.
+			replies, err = s.q.saveJobs(ctx, args, len(batch), s.note, true)
+		}
 		cancel()
 		clear(args) // of what they hold
 		if err == nil && renew {
@@ -400,6 +405,9 @@ func (s *saver) result(item *saveItem, cause error) error {
 	defer s.mu.Unlock()
 	j := item.job
 	switch {
+	case item.settled && errors.Is(item.err, ErrUncertain): // for good: to save it anew might store it twice
+		j.save = item
+		return item.err
 	case item.settled:
 		j.save = nil
 		if j.saved = (mark{}); item.newID != "" {

@@ -23,10 +23,10 @@ type Config struct {
 	// StallInterval is the length of a worker's lease on its jobs, which it
 	// renews three times an interval, and the time between two checks for jobs
 	// of lost workers. A job of a worker that died is waiting again within two
-	// intervals, if another worker is there, or two after the next one starts.
-	// A check that comes late itself, after Redis was away, gives the workers one
-	// more. Default 5 s; at least 100 ms. Processes that work on one queue, Node's
-	// too, should have the same.
+	// intervals and a second, if another worker is there: a worker that is silent
+	// at a check has half an interval more, or a second at most, to phone in.
+	// Default 5 s; at least 100 ms. Processes that work on one queue, Node's too,
+	// should have the same.
 	StallInterval time.Duration
 	// MaxStalls is how often a job may be taken back from a lost worker before
 	// it is failed instead of run again, so that a job that kills its workers

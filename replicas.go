@@ -35,14 +35,17 @@ func (q *Queue) replicated(source string, keys, args []string) request {
 
 // replicate takes a connection for a script, of the node that has the queue's slot.
 func (q *Queue) replicate(ctx context.Context, script func(rueidis.Builder) rueidis.Completed) (rueidis.RedisMessage, error) {
-	conn, release := q.dedicate(ctx)
+	conn, release := dedicate(ctx, q.client)
 	if conn == nil {
 		return rueidis.RedisMessage{}, context.Cause(ctx)
 	}
 	message, err := q.scriptAndWait(ctx, conn, release, false, script)
 	// A client does not follow redirections of a connection of its user's.
 	if node, asking := q.redirected(err); node != nil {
-		conn, release := node.Dedicate()
+		conn, release := dedicate(ctx, node)
+		if conn == nil {
+			return rueidis.RedisMessage{}, context.Cause(ctx)
+		}
 		message, err = q.scriptAndWait(ctx, conn, release, asking, script)
 	}
 	if isRedirect(err) { // it passes, as soon as the client has heard of it

@@ -206,7 +206,7 @@ func readRecords(message rueidis.RedisMessage, jobs []claimed) error {
 type sweepReply struct {
 	swept   bool          // false: somebody else checked lately
 	next    time.Duration // until the next check is due
-	stalled []string      // ids taken back to waiting
+	ids     []string      // taken back to waiting, or doubted
 	failing []claimed     // taken back too often: the caller has to fail them
 	cursors [3]string     // where the clean-up left off
 }
@@ -244,7 +244,7 @@ func readSweep(message rueidis.RedisMessage) (sweepReply, error) {
 		swept:   words[0] == "1",
 		next:    milliseconds(max(0, next)),
 		cursors: [3]string{words[2], words[3], words[4]},
-		stalled: rest[:count],
+		ids:     rest[:count],
 	}
 	for pair := range slices.Chunk(rest[count:], 2) {
 		reply.failing = append(reply.failing, claimed{id: pair[0], record: pair[1]})
@@ -279,21 +279,21 @@ func readRaise(message rueidis.RedisMessage) (raiseReply, error) {
 	return raiseReply{raised: int(raised), wait: milliseconds(max(-1, wait)), now: time.UnixMilli(now), waiting: waiting}, nil
 }
 
-// readRetry reads the reply of retry.lua.
-func readRetry(message rueidis.RedisMessage) error {
-	answer, err := readText("retry script", message)
+// readRetry reads the reply of retry.lua: nil, or why the job was not retried.
+func readRetry(message rueidis.RedisMessage) (answer, err error) {
+	word, err := readText("retry script", message)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	switch answer {
+	switch word {
 	case "retried":
-		return nil
+		return nil, nil
 	case "not found":
-		return ErrNotFound
+		return ErrNotFound, nil
 	case "not failed":
-		return ErrNotFailed
+		return ErrNotFailed, nil
 	}
-	return badReply("retry script", "%s", excerpt([]byte(answer)))
+	return nil, badReply("retry script", "%s", excerpt([]byte(word)))
 }
 
 // found is a job as Redis has it.

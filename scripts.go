@@ -106,7 +106,7 @@ func prepareSave(l *lane, batch []*saveItem, renew bool, most int) []string {
 }
 
 // saveJobs runs save.lua for n jobs.
-func (q *Queue) saveJobs(ctx context.Context, args []string, n int, notice func(error)) ([]saveReply, error) {
+func (q *Queue) saveJobs(ctx context.Context, args []string, n int, notice func(error), reached bool) ([]saveReply, error) {
 	r := q.plainly(q.scripts.save, q.scripts.saveKeys, args)
 	if q.config.SaveReplicas > 0 {
 		r = q.replicated(q.scripts.saveSource, q.scripts.saveKeys, args)
@@ -115,7 +115,7 @@ func (q *Queue) saveJobs(ctx context.Context, args []string, n int, notice func(
 	_, err := q.repeat(ctx, reading(r, func(message rueidis.RedisMessage) (err error) {
 		replies, err = readSave(message, n)
 		return err
-	}), notice, false)
+	}), manner{notice: notice, reached: reached})
 	return replies, err
 }
 
@@ -219,7 +219,7 @@ func (q *Queue) turn(ctx context.Context, c *turnCall, notice func(error)) (turn
 	_, err := q.repeat(ctx, reading(q.plainly(q.scripts.turn, q.scripts.turnKeys, c.args), func(message rueidis.RedisMessage) (err error) {
 		reply, err = readTurn(c, message)
 		return err
-	}), notice, c.reached)
+	}), manner{notice: notice, reached: c.reached})
 	if err != nil {
 		return turnReply{}, err
 	}
@@ -254,7 +254,8 @@ func (q *Queue) readRecords(ctx context.Context, jobs []claimed) error {
 // returns the ids that are no longer token's.
 func (q *Queue) heartbeat(ctx context.Context, token string, lease time.Duration, jobs []string) ([]string, error) {
 	args := append([]string{token, text(lease)}, jobs...)
-	message, err := q.run(ctx, q.scripts.heartbeat, q.scripts.heartbeatKeys, args)
+	r := q.plainly(q.scripts.heartbeat, q.scripts.heartbeatKeys, args)
+	message, err := q.repeat(ctx, r, manner{longest: q.probation() / 4})
 	if err != nil {
 		return nil, err
 	}
@@ -264,21 +265,24 @@ func (q *Queue) heartbeat(ctx context.Context, token string, lease time.Duration
 // sweepClaim is the claim under which the sweep gives its caller jobs to fail.
 const sweepClaim = "sweep"
 
-// sweep runs sweep.lua, for a caller that does so once an interval or for one that does
-// not.
-func (q *Queue) sweep(ctx context.Context, cursors [3]string, regular bool) (sweepReply, error) {
+// How sweep.lua looks for jobs of lost workers.
+const (
+	sweepTake    = "take"    // and takes them back
+	sweepDoubt   = "doubt"   // and tells of them
+	sweepConfirm = "confirm" // among those it has told of, and takes them back
+)
+
+// sweep runs sweep.lua.
+func (q *Queue) sweep(ctx context.Context, cursors [3]string, how string, ids ...string) (sweepReply, error) {
 	for i, c := range cursors {
 		if c == "" {
 			cursors[i] = "0"
 		}
 	}
-	args := []string{
+	args := append([]string{
 		text(q.config.StallInterval), strconv.Itoa(q.config.MaxStalls), q.token, sweepClaim,
-		cursors[0], cursors[1], cursors[2], text(callRetention), "",
-	}
-	if regular {
-		args[len(args)-1] = "1"
-	}
+		cursors[0], cursors[1], cursors[2], text(callRetention), how,
+	}, ids...)
 	message, err := q.run(ctx, q.scripts.sweep, q.scripts.sweepKeys, args)
 	if err != nil {
 		return sweepReply{}, err
@@ -307,11 +311,16 @@ func (q *Queue) remove(ctx context.Context, id string) error {
 // retry runs retry.lua.
 func (q *Queue) retry(ctx context.Context, id string) error {
 	return q.control.serialized(ctx, func() error {
-		message, err := q.run(ctx, q.scripts.retry, q.scripts.retryKeys, append(q.control.next(), id))
+		r := q.plainly(q.scripts.retry, q.scripts.retryKeys, append(q.control.next(), id))
+		var answer error
+		_, err := q.repeat(ctx, reading(r, func(message rueidis.RedisMessage) (err error) {
+			answer, err = readRetry(message)
+			return err
+		}), manner{})
 		if err != nil {
 			return err
 		}
-		return readRetry(message)
+		return answer
 	})
 }
 

@@ -3,18 +3,18 @@ package beequeue
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
 	"time"
 )
 
 // sweepStalled looks for jobs of lost workers, in every worker; Redis sees to it
-// that one look an interval is taken (lua/sweep.lua). If there was none for longer, Redis
-// was away or all workers were, and none could phone in: so the first look after that
-// takes nothing back.
+// that one look an interval is taken (lua/sweep.lua). Who is silent then has a little
+// time: maybe nobody could phone in, for Redis was away or all workers were stopped.
 func (w *worker) sweepStalled(ctx context.Context) {
 	var cursors [3]string
 	var wait pause
 	for ctx.Err() == nil {
-		reply, err := w.q.checkStalled(ctx, &cursors, true, w.notices.add)
+		next, err := w.sweepOnce(ctx, &cursors)
 		if err != nil {
 			if ctx.Err() == nil {
 				w.q.report(err, "check for stalled jobs")
@@ -24,8 +24,39 @@ func (w *worker) sweepStalled(ctx context.Context) {
 		}
 		wait = pause{}
 		// A little apart, so that of many workers one comes first.
-		sleep(ctx, reply.next+rand.N(20*time.Millisecond)) //nolint:gosec // spreads load, guards nothing
+		sleep(ctx, next+rand.N(20*time.Millisecond)) //nolint:gosec // spreads load, guards nothing
 	}
+}
+
+// probation is the time that a silent worker is given to phone in, before its jobs are
+// taken back. While Redis does not answer, heartbeats are tried four times in it.
+func (q *Queue) probation() time.Duration { return min(q.config.StallInterval/2, time.Second) }
+
+// sweepOnce makes one check, in two looks if there is cause, and gives the time until
+// the next.
+func (w *worker) sweepOnce(ctx context.Context, cursors *[3]string) (next time.Duration, err error) {
+	reply, err := w.q.sweep(ctx, *cursors, sweepDoubt)
+	if err != nil {
+		return 0, err
+	}
+	*cursors = reply.cursors
+	if len(reply.ids) == 0 {
+		return reply.next, nil
+	}
+	if !sleep(ctx, w.q.probation()) {
+		return 0, nil
+	}
+	const most = 1000 // ids in a call
+	for ids := range slices.Chunk(reply.ids, most) {
+		confirmed, err := w.q.sweep(ctx, *cursors, sweepConfirm, ids...)
+		if err != nil {
+			return 0, err
+		}
+		if err := w.q.takenBack(ctx, confirmed, w.notices.add); err != nil {
+			return 0, err
+		}
+	}
+	return max(0, reply.next-w.q.probation()), nil
 }
 
 // CheckStalled looks for jobs of lost workers once, and returns the ids of those
@@ -40,29 +71,28 @@ func (q *Queue) CheckStalled(ctx context.Context) ([]string, error) {
 	}
 	ctx, cancel := q.bound(ctx)
 	defer cancel()
-	reply, err := q.checkStalled(ctx, new([3]string), false, func(f func()) { f() })
-	if err != nil {
-		return reply.stalled, q.fault(err, "check for stalled jobs")
+	reply, err := q.sweep(ctx, [3]string{}, sweepTake)
+	if err == nil {
+		err = q.takenBack(ctx, reply, func(f func()) { f() })
 	}
-	return reply.stalled, nil
+	if err != nil {
+		return reply.ids, q.fault(err, "check for stalled jobs")
+	}
+	return reply.ids, nil
 }
 
-// checkStalled makes one check, and passes the callbacks that are due to notify.
-func (q *Queue) checkStalled(ctx context.Context, cursors *[3]string, regular bool, notify func(func())) (sweepReply, error) {
-	reply, err := q.sweep(ctx, *cursors, regular)
-	if err != nil {
-		return reply, err
-	}
-	*cursors = reply.cursors
-	for _, id := range reply.stalled {
+// takenBack passes the callbacks that are due for jobs that were taken back to notify,
+// and fails those of them that were so too often.
+func (q *Queue) takenBack(ctx context.Context, reply sweepReply, notify func(func())) error {
+	for _, id := range reply.ids {
 		notify(func() { q.callbacks.fireStalled(q, id) })
 	}
 	for _, c := range reply.failing {
 		if err := q.failStalled(ctx, c, notify); err != nil {
-			return reply, err
+			return err
 		}
 	}
-	return reply, nil
+	return nil
 }
 
 // failStalled fails a job that was taken back from lost workers too often. If

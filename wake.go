@@ -47,7 +47,7 @@ func (w *worker) stand(f *flight) {
 	conn := rueidis.CoreClient(w.q.client)
 	if w.q.client.Mode() == rueidis.ClientModeCluster {
 		if f.conn == nil {
-			if f.conn, f.hangUp = w.q.dedicate(w.soft); f.conn == nil {
+			if f.conn, f.hangUp = dedicate(w.soft, w.q.client); f.conn == nil {
 				return // the worker stopped before anything was sent
 			}
 		}
@@ -131,7 +131,7 @@ func (q *Queue) turnOnceWaiting(ctx context.Context, conn rueidis.CoreClient, c 
 func (q *Queue) closePooled(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
 	defer cancel()
-	if conn, hangUp := q.dedicate(ctx); conn != nil {
+	if conn, hangUp := dedicate(ctx, q.client); conn != nil {
 		conn.Close()
 		hangUp()
 	}

@@ -3,24 +3,31 @@
 --
 -- A job in `active` is taken back if nobody phoned in for it since the last
 -- check (Bee-Queue's `stalling` snapshot) and no worker with a standing lease
--- owns it. But if that check was too long ago, then because Redis was away, or all
--- who check were: whoever could not phone in meanwhile is given until the next. It
--- goes to the front of `waiting`, so that its recovery does not wait for the
--- backlog; after too many times it goes to the caller, to be failed.
+-- owns it. It goes to the front of `waiting`, so that its recovery does not wait
+-- for the backlog; after too many times it goes to the caller, to be failed.
+--
+-- A worker that could not reach Redis for a while has no lease either, and nor has
+-- anybody when Redis was away. So workers look twice: the first time ('doubt') they
+-- only hear whom they would take back, and a little later ('confirm') they take back
+-- those of them for whom nobody has phoned in meanwhile.
 --
 -- KEYS: stallBlock stalling waiting active owners workers stalls jobs calls
 --       reasons succeeded failed
 -- ARGV: interval in ms, how often a job may be taken back (negative: no limit),
 --       caller's token, claim for the jobs it gets, where the clean-up of the
 --       hashes left off: calls, owners, stalls; how long a silent caller is
---       remembered, ms; '1' if the caller checks once an interval
+--       remembered, ms; 'doubt', 'confirm' or, to take back at once, 'take'; to
+--       confirm, the ids
 -- Returns {swept '1' or '0', ms until the next check is due, cursors: calls,
--- owners, stalls, how many ids were taken back, those ids..., then id and record
--- of each job that the caller has to fail}.
--- Safe to repeat: a second call within the interval does nothing.
+-- owners, stalls, how many ids were doubted or taken back, those ids..., then id
+-- and record of each job that the caller has to fail}.
+-- Safe to repeat: a second call within the interval does nothing, and what was
+-- confirmed is in `active` no more.
 
 local interval, limit = tonumber(ARGV[1]), tonumber(ARGV[2])
 local waiting, active, owners, workers, stalls, jobs = KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8]
+
+local doubt, confirm = ARGV[9] == 'doubt', ARGV[9] == 'confirm'
 
 -- Wrong types fail before the gate is set.
 local suspects = redis.call('SMEMBERS', KEYS[2])
@@ -40,7 +47,7 @@ local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 redis.call('ZREMRANGEBYSCORE', workers, '-inf', string.format('%.0f', now))
 
-if not redis.call('SET', KEYS[1], '1', 'PX', interval, 'NX') then
+if not confirm and not redis.call('SET', KEYS[1], '1', 'PX', interval, 'NX') then
   local left = redis.call('PTTL', KEYS[1])
   if left < 0 then -- somebody set it for ever
     left = interval
@@ -49,11 +56,14 @@ if not redis.call('SET', KEYS[1], '1', 'PX', interval, 'NX') then
   return { '0', left, ARGV[5], ARGV[6], ARGV[7], 0 }
 end
 
--- When the last check was, kept as the last call of a lane is, and whether it gave time.
-local last, gave = string.match(redis.call('HGET', KEYS[9], 'sweep') or '', '^%d+ (%d+) (%a*)$')
-gave = ARGV[9] == '1' and last and gave == '' and now - tonumber(last) > 1.1 * interval
-if gave then suspects = {} end
-redis.call('HSET', KEYS[9], 'sweep', '0 ' .. string.format('%.0f', now) .. ' ' .. (gave and 'late' or ''))
+if confirm then
+  local silent = {}
+  for _, id in ipairs(suspects) do silent[id] = true end
+  suspects = {}
+  for i = 10, #ARGV do
+    if silent[ARGV[i]] then suspects[#suspects + 1] = ARGV[i] end
+  end
+end
 
 local leases = {}
 local function alive(owner)
@@ -73,13 +83,19 @@ end
 
 -- Whom to take back. Their ids leave `active` in one go: an LREM for each would
 -- walk the list as often as there are jobs to take back.
-local inActive, taken, some = {}, {}, 0
+local inActive, taken, some, doubted = {}, {}, 0, {}
 if #suspects > 0 then
   for _, id in ipairs(redis.call('LRANGE', active, 0, -1)) do inActive[id] = true end
 end
 for _, id in ipairs(suspects) do
-  if inActive[id] and not alive(redis.call('HGET', owners, id)) then
-    taken[id], some = true, some + 1
+  -- To confirm, leases do not count: after a failover, a worker may have one and not
+  -- know of the job, which for the new master is still its own.
+  if inActive[id] and (confirm or not alive(redis.call('HGET', owners, id))) then
+    if doubt then
+      doubted[#doubted + 1] = id
+    else
+      taken[id], some = true, some + 1
+    end
   end
 end
 if some > 0 and some <= 20 then
@@ -98,6 +114,7 @@ end
 local stalled, failing = {}, {}
 for _, id in ipairs(suspects) do
   if taken[id] then
+    redis.call('SREM', KEYS[2], id)
     local record = redis.call('HGET', jobs, id)
     if not record then
       redis.call('HDEL', owners, id)
@@ -116,6 +133,13 @@ for _, id in ipairs(suspects) do
       end
     end
   end
+end
+
+if confirm then
+  local reply = { '1', 0, ARGV[5], ARGV[6], ARGV[7], #stalled }
+  for _, id in ipairs(stalled) do reply[#reply + 1] = id end
+  for _, value in ipairs(failing) do reply[#reply + 1] = value end
+  return reply
 end
 
 redis.call('DEL', KEYS[2])
@@ -150,7 +174,8 @@ for i = 1, #counted[2], 2 do
   end
 end
 
-local reply = { '1', interval, calls[1], held[1], counted[1], #stalled }
-for _, id in ipairs(stalled) do reply[#reply + 1] = id end
+local found = doubt and doubted or stalled
+local reply = { '1', interval, calls[1], held[1], counted[1], #found }
+for _, id in ipairs(found) do reply[#reply + 1] = id end
 for _, value in ipairs(failing) do reply[#reply + 1] = value end
 return reply
