@@ -39,6 +39,7 @@ type modelJob struct {
 	backoff  bool // its retries are delayed
 	delayed  bool // it was made with a delay
 	stalls   int
+	runs     int // that came to their end
 }
 
 func newModel() model { return model{jobs: make(map[string]*modelJob)} }
@@ -176,6 +177,7 @@ func (j *modelJob) run() (again bool) {
 		return false
 	}
 	fate := j.fate()
+	j.runs++
 	if fate == "succeed" || fate == "report" {
 		j.state, j.status = beequeue.StateSucceeded, beequeue.StatusSucceeded
 		j.progress = j.progress || fate == "report"

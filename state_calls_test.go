@@ -248,7 +248,7 @@ func (m *machine) closeAndReopen(*actor) {
 	require.NoError(m.t, a.Close(bounded(m.t)))
 	require.False(m.t, a.IsRunning())
 	require.ErrorIs(m.t, m.newJob(a).Save(bounded(m.t)), beequeue.ErrClosed)
-	require.ErrorIs(m.t, a.Drain(bounded(m.t), 1, meet), beequeue.ErrClosed)
+	require.ErrorIs(m.t, a.Drain(bounded(m.t), 1, m.meet), beequeue.ErrClosed)
 	require.ErrorIs(m.t, a.RemoveJob(context.Background(), "nobody"), beequeue.ErrClosed)
 	m.reopen(a)
 }

@@ -32,8 +32,11 @@ func (m *machine) plantGhost(a *actor) {
 	m.model.logf("plant the ghost %q", ghost)
 	m.f.must("LPUSH", "waiting", ghost)
 	m.f.must("LPUSH", "waiting", ghost)
-	drain(m.t, a.Queue, 1, meet)
+	drain(m.t, a.Queue, 1, m.meet)
 	m.ranAll(a)
+	if job := m.model.jobs[ghost]; job != nil {
+		job.runs = m.ran[ghost]
+	}
 }
 
 // repair damages a queue, and has Audit find it and Repair mend it.
@@ -157,8 +160,7 @@ func (m *machine) flushScripts(*actor) {
 	require.NoError(m.t, m.f.client.Do(ctx, m.f.client.B().ScriptFlush().Build()).Error())
 }
 
-// outOfMemory saves while Redis has no memory left. (A Save that has lost a reply
-// cannot tell then: ErrUncertain.)
+// outOfMemory saves while Redis has no memory left.
 func (m *machine) outOfMemory(*actor) {
 	if m.real == nil {
 		return

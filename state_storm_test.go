@@ -57,7 +57,7 @@ func (m *machine) storm(*actor) {
 
 	var runs []*running
 	for _, a := range workers {
-		runs = append(runs, process(m.t, a.Queue, m.slots(), meet))
+		runs = append(runs, process(m.t, a.Queue, m.slots(), m.meet))
 	}
 	ended := make(chan error, len(plans))
 	for _, p := range plans {
