@@ -86,6 +86,7 @@ func malformedRecords(s *scene) {
 	s.must("LPUSH", prefix+"waiting", "twice")
 	s.must("LPUSH", prefix+"waiting", "no record")
 	s.fill(100, actor.Job{Ms: 1})
+	s.mayFail = len(badRecords)
 	worker := s.work(actor.Order{})
 	s.awaits(s.patience, func() bool { return worker.exited() || s.watch.left() == 0 })
 	s.check(!worker.exited(), "the worker crashed: %s", worker.stderr.headline())
@@ -187,5 +188,6 @@ func wrongTypes(s *scene) {
 		}
 	}
 	s.measure("%d saves refused meanwhile", s.count(actor.Refused))
+	s.check(s.count(actor.Refused) > 0, "no save was refused")
 	s.measure("%d doubled", s.doubles())
 }

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"time"
 
 	"github.com/gobeequeue/beequeue/chaos/internal/actor"
@@ -20,6 +22,8 @@ type verdict struct {
 	lost      int // acknowledged, and not in Redis
 	stranded  int // still not at their end
 	failed    int
+	neverRun  int // succeeded, and no handler came to its end
+	misnamed  int // stored, but not under the id that was acknowledged
 	reruns    int // jobs that were started more than once
 	doubled   int // jobs whose handlers came to their end more than once
 	twoIDs    int // stored under two ids
@@ -41,17 +45,39 @@ func (s *scene) judge() verdict {
 		ledgers = append(ledgers, p.entries())
 	}
 	v := count(s.library.layout, ledgers, end, s.watch.seenTwice())
-	s.check(v.lost <= s.mayLose, "lost %d, at most %d", v.lost, s.mayLose)
-	s.check(v.belied == 0, "%d are stored though they were refused", v.belied)
-	s.check(v.stranded == 0, "stranded %d", v.stranded)
-	s.check(v.twoIDs == 0, "%d under two ids", v.twoIDs)
-	s.check(v.twoStates == 0, "%d in two states", v.twoStates)
-	s.check(v.ghosts == 0, "%d ghosts", v.ghosts)
-	s.check(v.orphans == 0, "%d orphans", v.orphans)
+	s.problems = append(s.problems, v.problems(s.mayLose, s.mayFail)...)
+	for _, p := range s.processes {
+		s.check(p.order.Role != actor.Worker || !p.exited() || p.told || s.mayDie, "a worker ended by itself: %s", p.stderr.headline())
+	}
+	s.check(s.watch.often() > 0.02, "the judge has hardly looked at Redis")
 	if v.unsureStored > 0 {
 		s.measure("%d stored of those that nobody knew of", v.unsureStored)
 	}
 	return v
+}
+
+// problems says what should not be, but for so many jobs that may be lost or fail.
+func (v verdict) problems(mayLose, mayFail int) (all []string) {
+	for _, p := range []struct {
+		n, most int
+		what    string
+	}{
+		{v.lost, mayLose, "lost"},
+		{v.belied, 0, "stored though they were refused"},
+		{v.stranded, 0, "stranded"},
+		{v.failed, mayFail, "failed"},
+		{v.neverRun, 0, "succeeded without a run"},
+		{v.misnamed, 0, "under another id than was acknowledged"},
+		{v.twoIDs, 0, "under two ids"},
+		{v.twoStates, 0, "in two states"},
+		{v.ghosts, 0, "ghosts"},
+		{v.orphans, 0, "orphans"},
+	} {
+		if p.n > p.most {
+			all = append(all, fmt.Sprintf("%s %d, at most %d", p.what, p.n, p.most))
+		}
+	}
+	return all
 }
 
 // count makes the verdict: of what the processes wrote, of what is in Redis at the end,
@@ -59,12 +85,13 @@ func (s *scene) judge() verdict {
 func count(l layout, ledgers [][]actor.Entry, end snapshot, twice map[string][]string) verdict {
 	var v verdict
 	said := make(map[int]string) // of a job's saves, in the end
+	acknowledged := make(map[int]string)
 	starts, ends := make(map[int]int), make(map[int]int)
 	for _, entries := range ledgers {
 		for _, e := range entries {
 			switch e.What {
 			case actor.Saved:
-				said[e.N] = actor.Saved
+				said[e.N], acknowledged[e.N] = actor.Saved, e.ID
 			case actor.Refused:
 				v.refused++
 				if said[e.N] == "" { // after an unsure one, it may be stored
@@ -84,13 +111,22 @@ func count(l layout, ledgers [][]actor.Entry, end snapshot, twice map[string][]s
 	}
 	v.reruns, v.doubled = moreThanOnce(starts), moreThanOnce(ends)
 	ids := v.places(l, end, twice)
-	v.twoIDs = moreThanOnce(ids)
+	for n, all := range ids {
+		if len(all) > 1 {
+			v.twoIDs++
+		}
+		if slices.ContainsFunc(all, func(id string) bool { return end.succeeded(l, id) }) && ends[n] == 0 {
+			v.neverRun++
+		}
+	}
 	for n, word := range said {
-		switch stored := ids[n] > 0; {
+		switch stored := len(ids[n]) > 0; {
 		case word == actor.Saved:
 			v.saved++
 			if !stored {
 				v.lost++
+			} else if id := acknowledged[n]; id != "" && !slices.Contains(ids[n], id) {
+				v.misnamed++
 			}
 		case word == actor.Refused && stored:
 			v.belied++
@@ -101,12 +137,20 @@ func count(l layout, ledgers [][]actor.Entry, end snapshot, twice map[string][]s
 	return v
 }
 
-// places counts by where the jobs are in the end, and gives how many ids each job has.
-func (v *verdict) places(l layout, end snapshot, twice map[string][]string) (ids map[int]int) {
-	ids = make(map[int]int)
+// succeeded tells whether a job is where jobs are that have succeeded.
+func (s snapshot) succeeded(l layout, id string) bool {
+	places := s.places[id]
+	return len(places) == 1 && l.ends[places[0]] && !isFailed(places[0])
+}
+
+func isFailed(state string) bool { return state == "failed" || state == "archived" }
+
+// places counts by where the jobs are in the end, and gives the ids of each job.
+func (v *verdict) places(l layout, end snapshot, twice map[string][]string) (ids map[int][]string) {
+	ids = make(map[int][]string)
 	for id, record := range end.records {
 		if n := number(record); n >= 0 {
-			ids[n]++
+			ids[n] = append(ids[n], id)
 		}
 		switch places := end.places[id]; {
 		case len(places) == 0:
@@ -114,7 +158,7 @@ func (v *verdict) places(l layout, end snapshot, twice map[string][]string) (ids
 		case len(places) > 1: // counted below
 		case !l.ends[places[0]]:
 			v.stranded++
-		case places[0] == "failed" || places[0] == "archived":
+		case isFailed(places[0]):
 			v.failed++
 		}
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -41,14 +42,14 @@ func TestCount(t *testing.T) {
 		},
 		"lost": {ledgers: [][]actor.Entry{say(actor.Saved)}, end: nothing, want: verdict{saved: 1, lost: 1}},
 		"refused, then saved": {
-			ledgers: [][]actor.Entry{say(actor.Refused, actor.Saved)}, end: done, want: verdict{saved: 1, refused: 1},
+			ledgers: [][]actor.Entry{say(actor.Refused, actor.Saved, actor.End)}, end: done, want: verdict{saved: 1, refused: 1},
 		},
 		"refused, and stored": {
-			ledgers: [][]actor.Entry{say(actor.Refused)}, end: done, want: verdict{refused: 1, belied: 1},
+			ledgers: [][]actor.Entry{say(actor.Refused, actor.End)}, end: done, want: verdict{refused: 1, belied: 1},
 		},
 		"refused, and not stored": {ledgers: [][]actor.Entry{say(actor.Refused)}, end: nothing, want: verdict{refused: 1}},
 		"unsure, refused, and stored": {
-			ledgers: [][]actor.Entry{say(actor.Refused, actor.Unsure, actor.Refused)}, end: done,
+			ledgers: [][]actor.Entry{say(actor.Refused, actor.Unsure, actor.Refused, actor.End)}, end: done,
 			want: verdict{refused: 2, unsure: 1, unsureStored: 1},
 		},
 		"stranded": {
@@ -69,8 +70,21 @@ func TestCount(t *testing.T) {
 			ledgers: [][]actor.Entry{say(actor.Saved), say(actor.Start, actor.End), say(actor.Start, actor.End)}, end: done,
 			want: verdict{saved: 1, reruns: 1, doubled: 1},
 		},
+		"succeeded without a run": {
+			ledgers: [][]actor.Entry{say(actor.Saved, actor.Start)}, end: done, want: verdict{saved: 1, neverRun: 1},
+		},
+		"under another id": {
+			ledgers: [][]actor.Entry{{{What: actor.Saved, N: 7, ID: "9"}, {What: actor.End, N: 7}}}, end: done,
+			want: verdict{saved: 1, misnamed: 1},
+		},
+		"under its id": {
+			ledgers: [][]actor.Entry{{{What: actor.Saved, N: 7, ID: "1"}, {What: actor.End, N: 7}}}, end: done, want: verdict{saved: 1},
+		},
+		"unsure after it was saved": {
+			ledgers: [][]actor.Entry{say(actor.Saved, actor.Unsure, actor.End)}, end: done, want: verdict{saved: 1, unsure: 1},
+		},
 		"under two ids": {
-			ledgers: [][]actor.Entry{say(actor.Saved)},
+			ledgers: [][]actor.Entry{say(actor.Saved, actor.End)},
 			end: without(func(s *snapshot) {
 				s.places["2"], s.records["2"] = []string{"succeeded"}, record(7, "")
 			}),
@@ -88,7 +102,7 @@ func TestCount(t *testing.T) {
 			want:    verdict{saved: 1, twoStates: 1},
 		},
 		"ghost": {
-			ledgers: [][]actor.Entry{say(actor.Saved)},
+			ledgers: [][]actor.Entry{say(actor.Saved, actor.End)},
 			end:     without(func(s *snapshot) { s.places["2"] = []string{"waiting"} }),
 			want:    verdict{saved: 1, ghosts: 1},
 		},
@@ -102,6 +116,34 @@ func TestCount(t *testing.T) {
 			assert.Equal(t, c.want, count(beeQueueLayout, c.ledgers, c.end, c.twice))
 		})
 	}
+}
+
+// Whatever the judge has counted is a problem, but for what a scenario may lose or fail.
+func TestProblems(t *testing.T) {
+	assert.Empty(t, verdict{saved: 9, refused: 9, unsure: 9, unsureStored: 9, reruns: 9, doubled: 9, lost: 2, failed: 1}.problems(2, 1))
+	for _, v := range []verdict{
+		{lost: 3}, {failed: 2}, {belied: 1}, {stranded: 1}, {neverRun: 1}, {misnamed: 1}, {twoIDs: 1}, {twoStates: 1}, {ghosts: 1}, {orphans: 1},
+	} {
+		assert.Len(t, v.problems(2, 1), 1, "%+v", v)
+	}
+}
+
+// A time that is too long is a problem, and each is in the table.
+func TestWithin(t *testing.T) {
+	s := &scene{tb: t}
+	s.within(time.Second, time.Second, "it")
+	require.Empty(t, s.problems)
+	s.within(time.Second+1, time.Second, "it")
+	require.Len(t, s.problems, 1)
+	require.Len(t, s.measures, 2)
+}
+
+// What gave up is a problem.
+func TestPlays(t *testing.T) {
+	s := &scene{tb: t}
+	require.True(t, s.plays(func() {}))
+	require.False(t, s.plays(func() { panic(gaveUp{"waited in vain"}) }))
+	require.Equal(t, []string{"waited in vain"}, s.problems)
 }
 
 // A soak that grows is found out, and one that does not is not.

@@ -26,6 +26,7 @@ type process struct {
 	done    chan struct{}
 	end     time.Time // once done is closed
 	killed  bool      // by us
+	told    bool      // to end, or killed
 
 	ledger *os.File
 	rest   []byte // of a line that is not complete
@@ -58,7 +59,10 @@ func startProcess(command func() *exec.Cmd, o actor.Order, name string) (*proces
 	return p, nil
 }
 
-func (p *process) signal(s syscall.Signal) { _ = p.command.Process.Signal(s) }
+func (p *process) signal(s syscall.Signal) {
+	p.told = p.told || s == syscall.SIGTERM || s == syscall.SIGKILL
+	_ = p.command.Process.Signal(s)
+}
 
 // kill kills it, even if it is stopped, and waits for its end.
 func (p *process) kill() {
@@ -104,6 +108,16 @@ func (p *process) add(line string) {
 func (p *process) count(what string) int {
 	p.entries()
 	return p.counts[what]
+}
+
+// first is when something happened for the first time after a moment; zero if it has not.
+func (p *process) first(after time.Time, what string) time.Time {
+	for _, e := range p.entries() {
+		if e.What == what && e.Time().After(after) {
+			return e.Time()
+		}
+	}
+	return time.Time{}
 }
 
 // open are the jobs that it has started and not ended, and their ids.

@@ -23,11 +23,15 @@ var producerScenarios = []scenario{
 func producerKilled(s *scene, o actor.Order) {
 	s.redis()
 	o.Count = 1_000_000
+	underWay := 0
 	for i := range s.size(5, 3) {
 		p := s.produce(o)
 		s.await("some saves", func() bool { return p.count(actor.Saved) >= 1000*(i+1)/2 })
 		p.kill()
+		underWay += p.count(actor.Save) - p.count(actor.Saved)
 	}
+	s.measure("%d saves were under way", underWay)
+	s.check(underWay > 0, "no save was under way")
 	saved, stored := s.count(actor.Saved), 0
 	s.await("a look", func() bool {
 		stored = s.watch.count(s.library.layout.lists[0])

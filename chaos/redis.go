@@ -62,7 +62,7 @@ func redisKilled(s *scene) {
 	server := s.redis()
 	s.traffic(time.Duration(s.size(14, 8))*time.Second, trafficRate, actor.Order{})
 	server.Kill()
-	s.pass(2 * time.Second)
+	s.breaks(2 * time.Second)
 	server.Restart(s.tb)
 	s.resumed(time.Now(), "")
 	s.drained()
@@ -121,4 +121,5 @@ func outOfMemory(s *scene) {
 	}
 	s.check(unlike == 0, "%d saves were refused for other reasons", unlike)
 	s.measure("%d refused", s.count(actor.Refused))
+	s.check(s.count(actor.Refused) > 0 || s.library.name != ours, "no save was refused")
 }

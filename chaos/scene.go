@@ -55,6 +55,8 @@ type scene struct {
 	interval  time.Duration // between two looks at Redis
 	replicas  int           // that must have a job before its save succeeds
 	mayLose   int           // jobs that replication had not copied
+	mayFail   int           // jobs that are to
+	mayDie    bool          // workers, of their jobs
 
 	measures []string // what was seen, in words
 	problems []string // what should not have been
@@ -334,41 +336,60 @@ func (s *scene) drained() {
 	})
 }
 
-// resumed waits for a job that starts after a moment, and for one to be saved if
-// somebody saves.
+// resumed waits until each worker has started a job after a moment, and each producer
+// has saved one. There must be some of both.
 func (s *scene) resumed(after time.Time, what string) {
 	s.tb.Helper()
-	s.resumes(after, actor.Start, strings.TrimSpace("work resumed "+what)+" after")
+	s.resumes(after, actor.Worker, actor.Start, strings.TrimSpace("work resumed "+what)+" after")
+	s.resumes(after, actor.Producer, actor.Saved, strings.TrimSpace("saves resumed "+what)+" after")
+}
+
+func (s *scene) resumes(after time.Time, role, what, words string) {
+	s.tb.Helper()
+	var alive []*process
 	for _, p := range s.processes {
-		if p.order.Role == actor.Producer && !p.exited() {
-			s.resumes(after, actor.Saved, strings.TrimSpace("saves resumed "+what)+" after")
-			return
+		if p.order.Role == role && !p.exited() {
+			alive = append(alive, p)
 		}
+	}
+	s.check(len(alive) > 0, "no %s was left when the fault was over", role)
+	var last time.Time
+	s.await("work to go on", func() bool {
+		for _, p := range alive {
+			first := p.first(after, what)
+			if first.IsZero() && !p.exited() {
+				return false
+			}
+			if first.After(last) {
+				last = first
+			}
+		}
+		return true
+	})
+	if !last.IsZero() {
+		s.within(last.Sub(after), resume, words)
 	}
 }
 
-func (s *scene) resumes(after time.Time, what, words string) {
-	s.tb.Helper()
-	var first time.Time
-	s.await("work to go on", func() bool {
-		first = s.first(after, what)
-		return !first.IsZero()
-	})
-	s.within(first.Sub(after), resume, words)
-}
-
-// first is when something happened for the first time after a moment.
-func (s *scene) first(after time.Time, what string) time.Time {
-	var first time.Time
+// between counts what happened from one moment to another.
+func (s *scene) between(from, to time.Time, what string) int {
+	n := 0
 	for _, p := range s.processes {
 		for _, e := range p.entries() {
-			if at := e.Time(); e.What == what && at.After(after) && (first.IsZero() || at.Before(first)) {
-				first = at
-				break // a ledger is in order
+			if at := e.Time(); e.What == what && at.After(from) && at.Before(to) {
+				n++
 			}
 		}
 	}
-	return first
+	return n
+}
+
+// breaks waits out a fault, and checks that nothing is saved meanwhile. What was on its
+// way has a moment.
+func (s *scene) breaks(d time.Duration) {
+	from := time.Now().Add(200 * time.Millisecond)
+	s.pass(d)
+	s.check(s.between(from, time.Now(), actor.Saved) == 0, "jobs were saved during the fault")
 }
 
 // count counts entries of all processes.

@@ -89,6 +89,7 @@ func (k *soak) judge() {
 		saved, lost, doubled, runs, unlike, k.watch.count("failed"))
 	k.check(saved > 0, "nothing was saved")
 	k.check(lost == 0, "lost %d", lost)
+	k.check(doubled <= 10*total, "%d run more than once, at most what two workers have in their hands at each fault", doubled)
 	k.check(k.watch.count("failed") == 0, "%d failed", k.watch.count("failed"))
 	k.check(len(k.watch.seenTwice()) == 0, "ids were in two states: %v", k.watch.seenTwice())
 }

@@ -86,6 +86,7 @@ func startReadOnly(s *scene) {
 		return err == nil && strings.Contains(info, "master_link_status:up") && replicaHas(s, replica)
 	})
 	s.watch.close()
+	s.direct.Close()
 	s.look(replica.URL())
 	s.url = replica.URL()
 	s.startsIn(actor.Order{}, func() { replica.Do(s.tb, "REPLICAOF", "NO", "ONE") })
@@ -115,6 +116,7 @@ func startLoading(s *scene) {
 		began := time.Now()
 		server.Restart(s.tb)
 		s.measure("loading took %s", seconds(time.Since(began)))
+		s.check(time.Since(began) > time.Second, "it has hardly loaded")
 	})
 }
 
@@ -153,7 +155,7 @@ func turnedReadOnly(s *scene) {
 	// A replica of something that is no master: it keeps its data and refuses writes.
 	other.Kill()
 	server.Do(s.tb, "REPLICAOF", "127.0.0.1", strconv.Itoa(other.Port))
-	s.pass(4 * time.Second)
+	s.breaks(4 * time.Second)
 	server.Do(s.tb, "REPLICAOF", "NO", "ONE")
 	s.resumed(time.Now(), "")
 	s.drained()

@@ -43,6 +43,7 @@ var columns = []struct {
 	{"unsure", func(v verdict) int { return v.unsure }},
 	{"lost", func(v verdict) int { return v.lost }},
 	{"stranded", func(v verdict) int { return v.stranded }},
+	{"failed", func(v verdict) int { return v.failed }},
 	{"rerun", func(v verdict) int { return v.reruns }},
 	{"doubled", func(v verdict) int { return v.doubled }},
 	{"2 ids", func(v verdict) int { return v.twoIDs }},
@@ -92,7 +93,8 @@ library at its own defaults. "ok" says that all held that [beequeue must do](gua
 promise all of it, and are here for the figures.
 
 saved: jobs of which a Save succeeded. refused, unsure: Saves that failed, and of which it is not known (asynq never tells).
-lost: saved, and gone. stranded: not at their end when nothing moved any more. rerun: handlers that began more than once;
+lost: saved, and gone. stranded: not at their end when nothing moved any more. failed: for good, which only a killer, and
+records that are no job, should. rerun: handlers that began more than once;
 doubled: that came to their end more than once. 2 ids: one job under two ids. 2 states: an id in two states, at any time.
 
 %s

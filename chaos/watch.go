@@ -145,6 +145,7 @@ type watch struct {
 
 	mu      sync.Mutex
 	looks   int
+	began   time.Time
 	waiting map[string]time.Time // since when it has been waiting without a break
 	twice   map[string][]string  // ids that were in two states
 	now     snapshot
@@ -155,7 +156,7 @@ func newWatch(client rueidis.Client, l layout, interval time.Duration) *watch {
 	ctx, cancel := context.WithCancel(context.Background())
 	w := &watch{
 		client: client, layout: l, interval: interval, cancel: cancel, ended: make(chan struct{}),
-		waiting: make(map[string]time.Time), twice: make(map[string][]string),
+		waiting: make(map[string]time.Time), twice: make(map[string][]string), began: time.Now(),
 	}
 	go func() {
 		defer close(w.ended)
@@ -241,6 +242,14 @@ func (w *watch) left() int {
 		}
 	}
 	return n
+}
+
+// often is which part of its looks it could take: none while Redis was away, and each
+// takes its time.
+func (w *watch) often() float64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return float64(w.looks) * w.interval.Seconds() / time.Since(w.began).Seconds()
 }
 
 // seenTwice gives the ids that were seen in two states, and these.

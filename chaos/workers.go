@@ -92,6 +92,7 @@ func workerKilled(s *scene) {
 	}
 	s.check(lastBack.Before(lastOther), "they ran at the end of the backlog")
 	s.charged(ids)
+	s.most("rerun", s.reruns(), len(held))
 	s.most("doubled", s.doubles(), concurrency) // outcomes that were on their way
 }
 
@@ -113,8 +114,7 @@ func (s *scene) doubles() int {
 	return moreThanOnce(ends)
 }
 
-// charged checks that no job but some has paid for what happened with a retry or
-// with a stall.
+// charged checks that no job but some has paid for what happened with a retry.
 func (s *scene) charged(but map[string]bool) {
 	all, err := s.library.layout.readAll(s.ctx, s.direct)
 	if err != nil {
@@ -179,19 +179,24 @@ func rollingRestarts(s *scene) {
 	s.redis()
 	const longest = 300 * time.Millisecond
 	rounds := s.size(20, 8)
-	s.produce(actor.Order{Count: 20 * (rounds + 2), Rate: 20, Job: actor.Job{Ms: int(longest.Milliseconds())}})
+	s.produce(actor.Order{Count: 30 * (rounds + 2), Rate: 20, Job: actor.Job{Ms: int(longest.Milliseconds())}})
 	workers := s.workers(2)
 	var slowest time.Duration
+	busy := 0
 	for range rounds {
 		s.pass(time.Second)
 		oldest := workers[0]
 		workers = append(workers[1:], s.work(actor.Order{}))
+		if len(oldest.open()) > 0 {
+			busy++
+		}
 		began := time.Now()
 		oldest.signal(syscall.SIGTERM)
 		s.ended(oldest)
 		slowest = max(slowest, oldest.end.Sub(began))
 	}
-	s.measure("%d restarts", rounds)
+	s.measure("%d restarts, %d of workers that were busy", rounds, busy)
+	s.check(busy >= rounds/2, "%d of %d workers were busy", busy, rounds)
 	s.within(slowest, longest+500*time.Millisecond, "slowest exit")
 	s.drained()
 	s.most("doubled", s.doubles(), 0)
@@ -232,6 +237,7 @@ func graceOver(s *scene) {
 func killerJob(s *scene) {
 	s.redis()
 	const killer, maxStalls = 60, 3
+	s.mayFail, s.mayDie = 1, true
 	count := s.size(2000, 500)
 	s.ended(s.produce(actor.Order{
 		Count: count, Lines: 50, Job: actor.Job{Ms: 10}, Special: []actor.Job{{N: killer, Does: actor.Kills}},

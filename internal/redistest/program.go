@@ -45,6 +45,9 @@ func (p *program) Logf(format string, args ...any) {
 	fmt.Fprintf(os.Stderr, format+"\n", args...)
 }
 
+// Errorf ends it as well: there is nothing that could go on.
+func (p *program) Errorf(format string, args ...any) { p.Fatalf(format, args...) }
+
 func (p *program) Fatalf(format string, args ...any) {
 	panic(programError{fmt.Errorf(format, args...)})
 }
