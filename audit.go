@@ -60,7 +60,8 @@ func (q *Queue) Audit(ctx context.Context) ([]Finding, error) {
 // Repair mends what Audit finds, and says what it found and where it put it. A job
 // that somebody runs stays with them. Otherwise one that has ended stays where it
 // ended, and any other goes back to where it will run: rather twice than never. An id
-// without a record is removed. It is safe beside running workers.
+// without a record is removed. It is safe beside running workers. What was mended by a
+// request whose reply was lost is not among what it says.
 func (q *Queue) Repair(ctx context.Context) ([]Finding, error) {
 	findings, err := q.audit(ctx, true)
 	if err != nil {

@@ -239,8 +239,10 @@ func (w *worker) loop() error {
 		if w.mayWait() {
 			w.wait()
 		}
-		if w.idle() && (w.leaving || w.drained()) {
-			return nil
+		if w.idle() {
+			if over, err := w.drained(); over || w.leaving {
+				return err
+			}
 		}
 		if w.mayClaim(1) && !w.flying() {
 			continue
@@ -270,20 +272,22 @@ func (w *worker) idle() bool {
 // drained tells whether a Drain has come to its end: nothing waits, and no
 // delayed job is due. Both are looked at in one step: a job that another worker has
 // just moved from there to here is in neither of two looks.
-func (w *worker) drained() bool {
-	if !w.drain {
-		return false
+func (w *worker) drained() (bool, error) {
+	if !w.drain || w.leaving {
+		return false, nil
 	}
 	reply, err := w.q.raise(w.soft)
 	if err != nil {
-		w.q.report(err, "raise delayed jobs")
-		return true
+		if w.soft.Err() != nil { // stopped meanwhile
+			err = nil
+		}
+		return true, err
 	}
 	if reply.raised > 0 {
 		w.notices.add(func() { w.q.callbacks.fireRaised(w.q, reply.raised) })
 	}
 	w.hungry = reply.waiting > 0
-	return !w.hungry
+	return !w.hungry, nil
 }
 
 // collect takes what news there is.

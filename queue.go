@@ -261,7 +261,8 @@ func (q *Queue) isClosed() bool {
 // their contexts are cancelled with the cause ErrClosed, their jobs go back to
 // waiting, and the error wraps ErrUnfinished. Saves under way are waited for
 // likewise. When Close has returned, no goroutine and no connection of the
-// queue is left, but for handlers that ignore their contexts. The client stays
+// queue is left, but for handlers that ignore their contexts, and a connection
+// that the client is about to make, which is closed as it comes. The client stays
 // open. Calling Close again waits for the first call.
 func (q *Queue) Close(ctx context.Context) error {
 	deadline, ok := ctx.Deadline()

@@ -81,13 +81,12 @@ local before = numbered > 0 and call('INCRBY', KEYS[2], numbered) - numbered
 -- Ids of the caller's first: an automatic one then steps aside.
 if some then
   for i = 1, count do
-    if own[i] and full[i] then
-      -- One that is there already is told so, however full the queue.
-      if call('HEXISTS', KEYS[3], own[i]) == 1 then words[i] = '-' end
-    elseif own[i] and call('HSETNX', KEYS[3], own[i], records[i]) == 1 then
-      ids[i], words[i] = own[i], '+'
-    elseif own[i] then
-      words[i] = '-'
+    if own[i] and not full[i] then
+      if call('HSETNX', KEYS[3], own[i], records[i]) == 1 then
+        ids[i], words[i] = own[i], '+'
+      else
+        words[i] = '-'
+      end
     end
   end
 end
