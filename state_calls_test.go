@@ -20,14 +20,14 @@ func (m *machine) save(a *actor) {
 		job.SetID(m.model.newName())
 	}
 	m.model.logf("save %q %s", job.ID, job.Data)
-	require.NoError(m.t, job.Save(bounded(m.t)))
+	require.NoError(m.t, job.Save(m.ctx))
 	m.model.added(m.t, job)
 }
 
 func (m *machine) saveDelayed(a *actor) {
 	job := m.newJob(a).DelayUntil(time.Now().Add(time.Hour))
 	m.model.logf("save delayed %s", job.Data)
-	require.NoError(m.t, job.Save(bounded(m.t)))
+	require.NoError(m.t, job.Save(m.ctx))
 	m.model.added(m.t, job)
 }
 
@@ -52,7 +52,7 @@ func (m *machine) saveAll(a *actor) {
 	twin := m.model.newName()
 	twins := []*beequeue.Job{m.newJob(a).SetID(twin), m.newJob(a).SetID(twin)}[:m.rand.IntN(3)]
 	m.model.logf("save %d jobs and %d twins", len(batch), len(twins))
-	err := a.SaveAll(bounded(m.t), append(batch, twins...))
+	err := a.SaveAll(m.ctx, append(batch, twins...))
 	if len(twins) == 2 {
 		var failed *beequeue.SaveAllError
 		require.ErrorAs(m.t, err, &failed)
@@ -68,7 +68,7 @@ func (m *machine) saveAll(a *actor) {
 func (m *machine) saveTaken(a *actor) {
 	if id := m.model.pick(m.rand); id != "" {
 		m.model.logf("save %q again", id)
-		require.ErrorIs(m.t, a.CreateJob(nil).SetID(id).Save(bounded(m.t)), beequeue.ErrDuplicateID)
+		require.ErrorIs(m.t, a.CreateJob(nil).SetID(id).Save(m.ctx), beequeue.ErrDuplicateID)
 	}
 }
 
@@ -76,7 +76,7 @@ func (m *machine) saveTaken(a *actor) {
 // many waiting, and one that may be saved.
 func (m *machine) saveBeyondLimits(*actor) {
 	m.model.logf("save beyond the limits")
-	save := func(job *beequeue.Job) error { return job.Save(bounded(m.t)) }
+	save := func(job *beequeue.Job) error { return job.Save(m.ctx) }
 	require.ErrorIs(m.t, save(m.limited.CreateJob(strings.Repeat("x", stateMaxData))), beequeue.ErrDataTooLarge)
 	require.ErrorIs(m.t, save(m.newJob(m.limited).SetID(strings.Repeat("x", stateMaxID+1))), beequeue.ErrIDTooLong)
 	require.ErrorIs(m.t, save(m.newJob(m.limited).Backoff("nobody's", time.Hour)), beequeue.ErrUnknownBackoff)
@@ -94,9 +94,9 @@ func (m *machine) remove(a *actor) {
 	id := m.model.pick(m.rand)
 	m.model.logf("remove %q", id)
 	if m.rand.IntN(2) == 0 {
-		require.NoError(m.t, a.RemoveJob(bounded(m.t), id))
+		require.NoError(m.t, a.RemoveJob(m.ctx, id))
 	} else {
-		require.NoError(m.t, a.CreateJob(nil).SetID(id).Remove(bounded(m.t)))
+		require.NoError(m.t, a.CreateJob(nil).SetID(id).Remove(m.ctx))
 	}
 	m.model.removed(id)
 }
@@ -105,25 +105,25 @@ func (m *machine) retry(a *actor) {
 	id := m.model.pick(m.rand, beequeue.StateFailed)
 	m.model.logf("retry %q", id)
 	if id == "" {
-		require.ErrorIs(m.t, a.CreateJob(nil).SetID("nobody").Retry(bounded(m.t)), beequeue.ErrNotFound)
+		require.ErrorIs(m.t, a.CreateJob(nil).SetID("nobody").Retry(m.ctx), beequeue.ErrNotFound)
 		return
 	}
-	require.NoError(m.t, a.CreateJob(nil).SetID(id).Retry(bounded(m.t)))
+	require.NoError(m.t, a.CreateJob(nil).SetID(id).Retry(m.ctx))
 	m.model.wait(id)
 }
 
 func (m *machine) retryOther(a *actor) {
 	if id := m.model.pick(m.rand, beequeue.StateWaiting, beequeue.StateDelayed, beequeue.StateSucceeded); id != "" {
 		m.model.logf("retry %q, which has not failed", id)
-		require.ErrorIs(m.t, a.CreateJob(nil).SetID(id).Retry(bounded(m.t)), beequeue.ErrNotFailed)
+		require.ErrorIs(m.t, a.CreateJob(nil).SetID(id).Retry(m.ctx), beequeue.ErrNotFailed)
 	}
 }
 
 // look compares a job's record with the model.
 func (m *machine) look(a *actor) {
-	_, err := a.GetJob(bounded(m.t), "nobody")
+	_, err := a.GetJob(m.ctx, "nobody")
 	require.ErrorIs(m.t, err, beequeue.ErrNotFound)
-	require.NoError(m.t, a.Ready(bounded(m.t)))
+	require.NoError(m.t, a.Ready(m.ctx))
 	require.True(m.t, a.IsRunning())
 	id := m.model.pick(m.rand)
 	if id == "" {
@@ -131,7 +131,7 @@ func (m *machine) look(a *actor) {
 	}
 	m.model.logf("look at %q", id)
 	want := m.model.jobs[id]
-	job, err := a.GetJob(bounded(m.t), id)
+	job, err := a.GetJob(m.ctx, id)
 	if want.bad != "" {
 		require.True(m.t, as[*beequeue.RecordError](err), "%v", err)
 		require.Equal(m.t, want.bad, m.f.record(id), "its bytes stay")
@@ -140,7 +140,7 @@ func (m *machine) look(a *actor) {
 	require.NoError(m.t, err, m.model.history())
 	m.requireJob(want, job)
 	for _, state := range states {
-		in, err := job.IsInSet(bounded(m.t), state)
+		in, err := job.IsInSet(m.ctx, state)
 		require.NoError(m.t, err)
 		require.Equal(m.t, want.state == state, in, "%q in %s", id, state)
 	}
@@ -168,7 +168,7 @@ func (m *machine) list(a *actor) {
 	m.model.logf("list %s by %d", state, size)
 	var ids, bad []string
 	for start := 0; ; start += size {
-		jobs, err := a.GetJobs(bounded(m.t), state, beequeue.Page{Start: start, Size: size})
+		jobs, err := a.GetJobs(m.ctx, state, beequeue.Page{Start: start, Size: size})
 		n := len(jobs)
 		for _, job := range jobs {
 			ids = append(ids, job.ID)
@@ -213,12 +213,12 @@ func recordErrors(err error) (all []*beequeue.RecordError) {
 func (m *machine) waitForEnded(a *actor) {
 	id := m.model.pick(m.rand, beequeue.StateSucceeded, beequeue.StateFailed)
 	if id == "" {
-		_, err := a.CreateJob(nil).SetID("nobody").Wait(bounded(m.t))
+		_, err := a.CreateJob(nil).SetID("nobody").Wait(m.ctx)
 		require.ErrorIs(m.t, err, beequeue.ErrNotFound)
 		return
 	}
 	m.model.logf("wait for %q", id)
-	result, err := a.CreateJob(nil).SetID(id).Wait(bounded(m.t))
+	result, err := a.CreateJob(nil).SetID(id).Wait(m.ctx)
 	m.requireEnd(id, string(result), err)
 }
 
@@ -237,7 +237,7 @@ func (m *machine) requireEnd(id, result string, err error) {
 func (m *machine) audit(a *actor) {
 	m.model.logf("audit")
 	look := pickOne(m.rand, a.Audit, a.Repair)
-	findings, err := look(bounded(m.t))
+	findings, err := look(m.ctx)
 	require.NoError(m.t, err)
 	require.Empty(m.t, findings, m.model.history())
 }
@@ -245,17 +245,17 @@ func (m *machine) audit(a *actor) {
 func (m *machine) closeAndReopen(*actor) {
 	a := pickOne(m.rand, m.other, m.cut, m.patient, m.forgetful, m.limited)
 	m.model.logf("close and reopen")
-	require.NoError(m.t, a.Close(bounded(m.t)))
+	require.NoError(m.t, a.Close(m.ctx))
 	require.False(m.t, a.IsRunning())
-	require.ErrorIs(m.t, m.newJob(a).Save(bounded(m.t)), beequeue.ErrClosed)
-	require.ErrorIs(m.t, a.Drain(bounded(m.t), 1, m.meet), beequeue.ErrClosed)
+	require.ErrorIs(m.t, m.newJob(a).Save(m.ctx), beequeue.ErrClosed)
+	require.ErrorIs(m.t, a.Drain(m.ctx, 1, m.meet), beequeue.ErrClosed)
 	require.ErrorIs(m.t, a.RemoveJob(context.Background(), "nobody"), beequeue.ErrClosed)
 	m.reopen(a)
 }
 
 func (m *machine) destroy(a *actor) {
 	m.model.logf("destroy")
-	_, err := a.Destroy(bounded(m.t))
+	_, err := a.Destroy(m.ctx)
 	require.NoError(m.t, err)
 	m.model.clear()
 }

@@ -32,7 +32,7 @@ func (m *machine) plantGhost(a *actor) {
 	m.model.logf("plant the ghost %q", ghost)
 	m.f.must("LPUSH", "waiting", ghost)
 	m.f.must("LPUSH", "waiting", ghost)
-	drain(m.t, a.Queue, 1, m.meet)
+	require.NoError(m.t, a.Drain(m.ctx, 1, m.meet))
 	m.ranAll(a)
 	if job := m.model.jobs[ghost]; job != nil {
 		job.runs = m.ran[ghost]
@@ -82,12 +82,12 @@ func (m *machine) repair(a *actor) {
 		}
 	}
 	m.model.logf("repair %v", want)
-	found, err := a.Audit(bounded(m.t))
+	found, err := a.Audit(m.ctx)
 	require.NoError(m.t, err)
 	audited := want
 	audited.Now = ""
 	require.Equal(m.t, []beequeue.Finding{audited}, found, m.model.history())
-	found, err = a.Repair(bounded(m.t))
+	found, err = a.Repair(m.ctx)
 	require.NoError(m.t, err)
 	require.Equal(m.t, []beequeue.Finding{want}, found, m.model.history())
 	if want.Problem != beequeue.ProblemGhost {
@@ -167,8 +167,8 @@ func (m *machine) outOfMemory(*actor) {
 	}
 	m.model.logf("no memory")
 	m.real.Do(m.t, "CONFIG", "SET", "maxmemory", "1")
-	require.ErrorIs(m.t, m.newJob(m.quick).Save(bounded(m.t)), beequeue.ErrOutOfMemory)
-	require.ErrorIs(m.t, m.other.SaveAll(bounded(m.t), m.newJobs(m.other, 3)), beequeue.ErrOutOfMemory)
+	require.ErrorIs(m.t, m.newJob(m.quick).Save(m.ctx), beequeue.ErrOutOfMemory)
+	require.ErrorIs(m.t, m.other.SaveAll(m.ctx, m.newJobs(m.other, 3)), beequeue.ErrOutOfMemory)
 	m.real.Do(m.t, "CONFIG", "SET", "maxmemory", "0")
 }
 

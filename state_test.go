@@ -57,6 +57,7 @@ type machine struct {
 	f     *fixture
 	rand  *rand.Rand
 	model model
+	ctx   context.Context //nolint:containedctx // of the step under way
 
 	real    *redistest.Server // nil: it is a miniredis
 	proxy   *redistest.Proxy  // before the client called cut
@@ -82,7 +83,7 @@ type actor struct {
 const (
 	stateMaxData    = 200
 	stateMaxID      = 20
-	stateMaxWaiting = 12
+	stateMaxWaiting = 4
 )
 
 // mine is a backoff strategy of our own.
@@ -193,6 +194,8 @@ func (m *machine) run(steps int) {
 		total += kind.weight
 	}
 	for range steps {
+		ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
+		m.ctx = ctx
 		a := pickOne(m.rand, m.quick, m.other, m.cut, m.patient, m.forgetful)
 		mended := func() {}
 		n := m.rand.IntN(total)
@@ -209,6 +212,7 @@ func (m *machine) run(steps int) {
 		}
 		mended()
 		m.check()
+		cancel()
 	}
 	for _, a := range []*actor{m.quick, m.other, m.cut, m.patient, m.forgetful, m.limited} {
 		require.NoError(m.t, a.Close(bounded(m.t)))
@@ -224,10 +228,8 @@ func (m *machine) check() {
 	m.t.Helper()
 	f, history := m.f, m.model.history()
 	b, k := f.client.B(), f.KeyPrefix()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
 	var replies [][]string
-	for _, r := range f.client.DoMulti(ctx,
+	for _, r := range f.client.DoMulti(m.ctx,
 		b.Lrange().Key(k+"waiting").Start(0).Stop(-1).Build(),
 		b.Lrange().Key(k+"active").Start(0).Stop(-1).Build(),
 		b.Smembers().Key(k+"succeeded").Build(),
@@ -280,7 +282,7 @@ func (m *machine) check() {
 		require.True(m.t, job.runs == 0 || m.ran[id] > 0, "%q has not run, %s", id, history)
 	}
 
-	counts, err := m.quick.Counts(ctx)
+	counts, err := m.quick.Counts(m.ctx)
 	require.NoError(m.t, err, history)
 	require.Equal(m.t, m.model.counts(), counts, history)
 	m.checkErrors()

@@ -23,7 +23,7 @@ func (m *machine) ranAll(a *actor) {
 
 func (m *machine) drain(a *actor) {
 	m.model.logf("drain")
-	drain(m.t, a.Queue, m.slots(), m.meet)
+	require.NoError(m.t, a.Drain(m.ctx, m.slots(), m.meet))
 	m.ranAll(a)
 }
 
@@ -35,7 +35,7 @@ func (m *machine) comeDue(a *actor) {
 	}
 	m.model.logf("%q comes due", id)
 	m.f.must("ZADD", "delayed", "1", id)
-	drain(m.t, a.Queue, m.slots(), m.meet)
+	require.NoError(m.t, a.Drain(m.ctx, m.slots(), m.meet))
 	m.model.wait(id)
 	m.ranAll(a)
 }
@@ -53,7 +53,7 @@ func (m *machine) process(a *actor) {
 func (m *machine) awaitIdle() {
 	m.t.Helper()
 	await(m.t, "the end of all jobs "+m.model.history(), func() bool {
-		counts, err := m.quick.Counts(bounded(m.t))
+		counts, err := m.quick.Counts(m.ctx)
 		require.NoError(m.t, err)
 		return counts.Waiting+counts.Active == 0
 	})
@@ -89,7 +89,7 @@ func (m *machine) waitForRun(a *actor) {
 		data, failure := a.CreateJob(nil).SetID(id).Watch(ctx, func(e beequeue.Event) { events = append(events, e.Name) })
 		result, err = string(data), failure
 	}()
-	drain(m.t, m.patient.Queue, m.slots(), m.meet)
+	require.NoError(m.t, m.patient.Drain(m.ctx, m.slots(), m.meet))
 	m.ranAll(m.patient)
 	job := m.model.jobs[id]
 	if job.state == beequeue.StateDelayed {
@@ -159,7 +159,7 @@ func (m *machine) whileNextRuns(what string, f func(id string)) {
 
 func (m *machine) removeRunning(a *actor) {
 	m.whileNextRuns("remove", func(id string) {
-		require.NoError(m.t, a.RemoveJob(bounded(m.t), id))
+		require.NoError(m.t, a.RemoveJob(m.ctx, id))
 		m.model.removed(id)
 	})
 }
