@@ -190,15 +190,15 @@ func sentinelFailover(s *scene, needsReplica bool, args ...string) {
 	}
 	named := s.library.name == ours // only these can be told from others
 	s.check(stays() || !named, "nobody was on the old master")
+	began := time.Now()
 	st.Failover(s.tb)
 	at := time.Now()
 	if named {
 		gone := s.awaits(10*time.Second, func() bool { return !stays() })
 		s.check(gone, "somebody stays on the demoted master")
-		took := time.Since(at)
-		s.within(took, 5500*time.Millisecond, "nobody on the demoted master after")
-		if !needsReplica { // what it was given in that time
-			s.mayLose = int(took.Seconds()*trafficRate) + trafficLines
+		s.within(time.Since(at), 5500*time.Millisecond, "nobody on the demoted master after")
+		if !needsReplica { // what it was given since
+			s.mayLose = int(time.Since(began).Seconds()*trafficRate) + trafficLines
 		}
 	}
 	if !needsReplica { // the old master takes writes until it is left
