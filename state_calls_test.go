@@ -188,7 +188,7 @@ func (m *machine) list(a *actor) {
 	require.ElementsMatch(m.t, m.model.ids(state), append(ids, bad...), m.model.history())
 	if state == beequeue.StateWaiting && len(bad) == 0 {
 		slices.Reverse(ids)
-		require.Equal(m.t, len(m.model.waiting), len(ids))
+		require.Len(m.t, ids, len(m.model.waiting))
 		require.True(m.t, slices.Equal(m.model.waiting, ids), m.model.history())
 	}
 }

@@ -57,7 +57,7 @@ type machine struct {
 	f     *fixture
 	rand  *rand.Rand
 	model model
-	ctx   context.Context //nolint:containedctx // of the step under way
+	ctx   context.Context // of the step under way
 
 	real    *redistest.Server // nil: it is a miniredis
 	proxy   *redistest.Proxy  // before the client called cut
@@ -151,42 +151,42 @@ func (m *machine) reopen(a *actor) {
 // run makes so many steps.
 func (m *machine) run(steps int) {
 	m.t.Helper()
-	const calm, any = false, true
+	const calm, whatever = false, true
 	kinds := []struct {
 		weight int
 		faults bool // connections may break meanwhile
 		do     func(a *actor)
 	}{
-		{8, any, m.save},
-		{5, any, m.saveAll},
-		{2, any, m.saveTaken},
-		{4, any, m.saveDelayed},
-		{2, any, m.saveBeyondLimits},
-		{6, any, m.remove},
-		{4, any, m.retry},
-		{2, any, m.retryOther},
-		{6, any, m.look},
-		{3, any, m.list},
-		{2, any, m.waitForEnded},
-		{2, any, m.audit},
-		{2, any, m.closeAndReopen},
-		{1, any, m.destroy},
+		{8, whatever, m.save},
+		{5, whatever, m.saveAll},
+		{2, whatever, m.saveTaken},
+		{4, whatever, m.saveDelayed},
+		{2, whatever, m.saveBeyondLimits},
+		{6, whatever, m.remove},
+		{4, whatever, m.retry},
+		{2, whatever, m.retryOther},
+		{6, whatever, m.look},
+		{3, whatever, m.list},
+		{2, whatever, m.waitForEnded},
+		{2, whatever, m.audit},
+		{2, whatever, m.closeAndReopen},
+		{1, whatever, m.destroy},
 
-		{3, any, m.drain},
-		{3, any, m.comeDue},
-		{3, any, m.process},
-		{2, any, m.waitForRun},
-		{3, any, m.handBack},
-		{2, any, m.removeRunning},
+		{3, whatever, m.drain},
+		{3, whatever, m.comeDue},
+		{3, whatever, m.process},
+		{2, whatever, m.waitForRun},
+		{3, whatever, m.handBack},
+		{2, whatever, m.removeRunning},
 		{2, calm, m.takeFromRunning}, // a check that is repeated within the interval says nothing
 		{5, calm, m.stall},
-		{3, any, m.storm},
+		{3, whatever, m.storm},
 
-		{2, any, m.plantBad},
-		{2, any, m.plantGhost},
+		{2, whatever, m.plantBad},
+		{2, whatever, m.plantGhost},
 		{3, calm, m.repair}, // which finds nothing when it is repeated
 		{1, calm, m.junk},   // which whoever is cut off does not hear
-		{2, any, m.flushScripts},
+		{2, whatever, m.flushScripts},
 		{1, calm, m.outOfMemory}, // a Save that has lost a reply does not know then
 	}
 	total := 0
