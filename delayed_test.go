@@ -117,7 +117,7 @@ func TestDelayedPastDue(t *testing.T) {
 			}
 			return nil, nil
 		})
-		receive(t, all, "all jobs")
+		faultReceive(t, all, "all jobs") // one after the other, on a machine that may be busy
 		require.NoError(t, r.stop())
 		for i, data := range ran {
 			require.Equal(t, itoa(i), data)
