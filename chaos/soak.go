@@ -170,20 +170,18 @@ func (k *soak) fullSpeed() int {
 
 // ended counts the jobs that have been run.
 func (k *soak) ended() int {
-	n := 0
-	for i := range k.tally.Len() {
-		if _, ends := k.tally.Of(i); ends > 0 {
-			n++
-		}
-	}
-	return n
+	return k.jobs(func(_, ends int) bool { return ends > 0 })
 }
 
 // saved counts the jobs whose saves were acknowledged.
 func (k *soak) saved() int {
+	return k.jobs(func(saves, _ int) bool { return saves > 0 })
+}
+
+func (k *soak) jobs(are func(saves, ends int) bool) int {
 	n := 0
 	for i := range k.tally.Len() {
-		if saves, _ := k.tally.Of(i); saves > 0 {
+		if are(k.tally.Of(i)) {
 			n++
 		}
 	}
