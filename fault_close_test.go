@@ -6,6 +6,7 @@ import (
 	"errors"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -88,9 +89,50 @@ func TestFaultCloseLeavesNothing(t *testing.T) {
 			return faultConnections(t, direct, name) <= connections || time.Since(began) > 5*time.Second
 		})
 		assert.Equal(t, connections, faultConnections(t, direct, name), "connections left; busy: %t", busy)
-		assert.Less(t, time.Since(began), time.Second, "until connections were gone; busy: %t", busy)
 		require.NoError(t, client.Do(faultContext(t), client.B().Ping().Build()).Error(), "the user's client")
 	}
+}
+
+// lateWaiting is a client whose second call that waits for jobs is sent too late: its
+// worker has been stopped.
+type lateWaiting struct {
+	rueidis.Client
+	calls atomic.Int32
+	begun chan struct{}
+}
+
+func (l *lateWaiting) DoMulti(ctx context.Context, commands ...rueidis.Completed) []rueidis.RedisResult {
+	if commands[0].Commands()[0] == "BLMOVE" && l.calls.Add(1) == 2 {
+		close(l.begun)
+		<-ctx.Done()
+	}
+	return l.Client.DoMulti(ctx, commands...)
+}
+
+// A connection that waited for jobs, and is left in the client's pool, is closed, too,
+// if the worker was stopped when it was just about to wait again.
+func TestFaultCloseBeforeWaiting(t *testing.T) {
+	t.Parallel()
+	s := faultRedis(t)
+	name := faultName()
+	direct := faultClient(t, s.URL())
+	client := &lateWaiting{begun: make(chan struct{})}
+	client.Client = faultClient(t, s.URL(), func(o *rueidis.ClientOption) { o.ClientName = name })
+	q := faultOpen(t, client, name, beequeue.Config{})
+	q.save(nil)
+	before := faultConnections(t, direct, name)
+	ended := make(chan error, 1)
+	go func() {
+		ended <- q.Process(context.Background(), 1, func(context.Context, *beequeue.Job) (any, error) { return nil, nil })
+	}()
+	faultAwait(t, "the first wait", func() bool { return client.calls.Load() == 1 })
+	q.save(nil)
+	faultReceive(t, client.begun, "the second wait")
+	require.NoError(t, q.Close(faultContext(t)))
+	require.NoError(t, faultReceive(t, ended, "Process"))
+	began := time.Now()
+	faultAwait(t, "the connection to be gone", func() bool { return faultConnections(t, direct, name) == before })
+	require.Less(t, time.Since(began), 10*time.Second, "it is for Close to end it, not for the idle timeout")
 }
 
 // Handlers may finish until the deadline; then what is unfinished is in waiting

@@ -267,7 +267,7 @@ func TestFaultLargeSaveAllGivesUp(t *testing.T) {
 	var all *beequeue.SaveAllError
 	require.ErrorAs(t, err, &all)
 	require.Len(t, all.Errors, n)
-	require.Less(t, time.Since(began), 5*time.Second)
+	require.Less(t, time.Since(began), 20*time.Second) // a call after the other would take a minute
 	proxy.Unblock(t)
 	require.NoError(t, q.SaveAll(faultContext(t), jobs))
 	require.Equal(t, int64(n+1), view.number("HLEN", "jobs"))

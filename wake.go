@@ -55,7 +55,9 @@ func (w *worker) stand(f *flight) {
 	}
 	blocked, message, err := w.q.turnOnceWaiting(w.soft, conn, &f.call)
 	moved, broken := isRedirect(blocked) || isRedirect(err), isBroken(blocked) || isBroken(err)
-	f.pooled = f.conn == nil && !broken
+	// One that came too late for its worker may not have touched the connection that
+	// the call before it left.
+	f.pooled = f.conn == nil && (!broken || f.pooled && w.soft.Err() != nil)
 	if moved || broken {
 		f.disconnect()
 	}
