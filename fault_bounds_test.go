@@ -37,7 +37,7 @@ func TestFaultReadsAreBounded(t *testing.T) {
 	for _, err := range reads() {
 		require.Error(t, err)
 	}
-	require.Less(t, time.Since(began), 5*time.Second)
+	require.Less(t, time.Since(began), 20*time.Second)
 
 	client = faultClient(t, s.URL())
 	q = faultOpen(t, client, faultName(), beequeue.Config{CallTimeout: 5 * time.Second}) // six tries take up to 620 ms
@@ -76,7 +76,7 @@ func TestFaultCloseWithSmallPool(t *testing.T) {
 	began := time.Now()
 	time.AfterFunc(100*time.Millisecond, func() { close(finish) })
 	_ = first.Close(faultContext(t)) // what it says of the connection that it did not get is no matter
-	assert.Less(t, time.Since(began), 4*time.Second)
+	assert.Less(t, time.Since(began), 15*time.Second)
 }
 
 // A standing turn that is refused is not made again and again.
@@ -123,7 +123,7 @@ func TestFaultWaitWithoutEvents(t *testing.T) {
 	require.JSONEq(t, "1", string(result))
 	_, err = removed.Wait(faultContext(t))
 	require.ErrorIs(t, err, beequeue.ErrNotFound)
-	assert.Less(t, time.Since(began), 3*time.Second)
+	assert.Less(t, time.Since(began), 4*time.Second)
 }
 
 // closingClient runs a call of a lane, and then says six times that it is closed: as a
