@@ -74,7 +74,6 @@ func (h *hub) init(q *Queue) {
 	h.on = make(map[string]bool)
 	h.watches = make(map[string][]*watch)
 	h.kick = make(chan struct{}, 1)
-	h.inbox = make(chan message, 4096)
 }
 
 // listen subscribes for OnJob callbacks, until Close.
@@ -185,6 +184,9 @@ func (h *hub) keep(e event) {
 
 // run keeps the subscription until nobody listens.
 func (h *hub) run(ctx context.Context) {
+	if h.inbox == nil { // half a megabyte, which a queue that listens to nothing does without
+		h.inbox = make(chan message, 4096)
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	var dispatcher sync.WaitGroup
 	dispatcher.Go(func() { h.dispatch(ctx) })

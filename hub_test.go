@@ -3,6 +3,7 @@ package beequeue_test
 import (
 	"context"
 	"encoding/json"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -11,6 +12,22 @@ import (
 
 	"github.com/gobeequeue/beequeue"
 )
+
+// A queue that nobody listens to is small: a producer may have thousands. This does not
+// run beside other tests, which allocate, too.
+func TestQueueIsSmall(t *testing.T) {
+	f := open(t, mini, beequeue.Config{})
+	const queues = 100
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for range queues {
+		q, err := beequeue.New(f.client, f.Name(), beequeue.Config{})
+		require.NoError(t, err)
+		require.NoError(t, q.Close(bounded(t)))
+	}
+	runtime.ReadMemStats(&after)
+	require.Less(t, (after.TotalAlloc-before.TotalAlloc)/queues, uint64(20_000), "bytes each")
+}
 
 // A callback that is slow costs events, which is reported, but neither the
 // connection nor the end of a Wait.

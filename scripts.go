@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -19,14 +20,43 @@ import (
 //go:embed lua/*.lua
 var luaFiles embed.FS
 
-// scripts are the queue's scripts, ready to run, and the keys of each.
+// programs are the scripts themselves, ready to run.
+type programs struct {
+	turnSHA                   string // which Redis knows the turn script by
+	saveSource                string
+	save, turn, remove, retry *rueidis.Lua // named calls, see calls.go
+	heartbeat, sweep, raise   *rueidis.Lua // harmless when repeated
+	audit                     *rueidis.Lua // harmless when repeated, or read only
+	lookup, counts            *rueidis.Lua // read only
+}
+
+// loadPrograms gives the scripts, which all queues of a process share.
+var loadPrograms = sync.OnceValue(func() *programs { //nolint:gochecknoglobals // does not change
+	named := func(name string) *rueidis.Lua {
+		return rueidis.NewLuaScript(luaSource("call") + luaSource(name))
+	}
+	plain := func(name string) *rueidis.Lua {
+		return rueidis.NewLuaScript(luaSource(name))
+	}
+	return &programs{
+		save:       named("save"),
+		saveSource: luaSource("call") + luaSource("save"),
+		turn:       named("turn"),
+		turnSHA:    fmt.Sprintf("%x", sha1.Sum([]byte(luaSource("call")+luaSource("turn")))), //nolint:gosec // as above
+		remove:     named("remove"),
+		retry:      named("retry"),
+		heartbeat:  plain("heartbeat"),
+		sweep:      plain("sweep"),
+		raise:      plain("raise"),
+		audit:      plain("audit"),
+		lookup:     plain("lookup"),
+		counts:     plain("counts"),
+	}
+})
+
+// scripts are the programs, and the keys of each in one queue.
 type scripts struct {
-	turnSHA                               string // which Redis knows the turn script by
-	saveSource                            string
-	save, turn, remove, retry             *rueidis.Lua // named calls, see calls.go
-	heartbeat, sweep, raise               *rueidis.Lua // harmless when repeated
-	audit                                 *rueidis.Lua // harmless when repeated, or read only
-	lookup, counts                        *rueidis.Lua // read only
+	*programs
 	saveKeys, turnKeys, removeKeys        []string
 	retryKeys, sweepKeys, raiseKeys       []string
 	heartbeatKeys, lookupKeys, countsKeys []string
@@ -34,25 +64,8 @@ type scripts struct {
 }
 
 func newScripts(k *keys) *scripts {
-	named := func(name string) *rueidis.Lua {
-		return rueidis.NewLuaScript(luaSource("call") + luaSource(name))
-	}
-	plain := func(name string) *rueidis.Lua {
-		return rueidis.NewLuaScript(luaSource(name))
-	}
 	return &scripts{
-		save:          named("save"),
-		saveSource:    luaSource("call") + luaSource("save"),
-		turn:          named("turn"),
-		turnSHA:       fmt.Sprintf("%x", sha1.Sum([]byte(luaSource("call")+luaSource("turn")))),
-		remove:        named("remove"),
-		retry:         named("retry"),
-		heartbeat:     plain("heartbeat"),
-		sweep:         plain("sweep"),
-		raise:         plain("raise"),
-		audit:         plain("audit"),
-		lookup:        plain("lookup"),
-		counts:        plain("counts"),
+		programs:      loadPrograms(),
 		saveKeys:      []string{k.calls, k.id, k.jobs, k.waiting, k.delayed, k.earlierDelayed},
 		turnKeys:      []string{k.calls, k.jobs, k.waiting, k.active, k.owners, k.workers, k.stalling, k.stalls, k.succeeded, k.failed, k.delayed, k.reasons, k.events, k.earlierDelayed},
 		removeKeys:    []string{k.calls, k.succeeded, k.failed, k.waiting, k.active, k.stalling, k.jobs, k.delayed, k.owners, k.stalls, k.reasons},
