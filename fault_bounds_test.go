@@ -37,7 +37,7 @@ func TestFaultReadsAreBounded(t *testing.T) {
 	for _, err := range reads() {
 		require.Error(t, err)
 	}
-	require.Less(t, time.Since(began), 20*time.Second)
+	require.Less(t, time.Since(began), 9*time.Second)
 
 	client = faultClient(t, s.URL())
 	q = faultOpen(t, client, faultName(), beequeue.Config{CallTimeout: 5 * time.Second}) // six tries take up to 620 ms

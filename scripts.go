@@ -38,11 +38,12 @@ var loadPrograms = sync.OnceValue(func() *programs { //nolint:gochecknoglobals /
 	plain := func(name string) *rueidis.Lua {
 		return rueidis.NewLuaScript(luaSource(name))
 	}
+	turn := luaSource("call") + luaSource("turn")
 	return &programs{
 		save:       named("save"),
 		saveSource: luaSource("call") + luaSource("save"),
-		turn:       named("turn"),
-		turnSHA:    fmt.Sprintf("%x", sha1.Sum([]byte(luaSource("call")+luaSource("turn")))), //nolint:gosec // as above
+		turn:       rueidis.NewLuaScript(turn),
+		turnSHA:    fmt.Sprintf("%x", sha1.Sum([]byte(turn))), //nolint:gosec // as above
 		remove:     named("remove"),
 		retry:      named("retry"),
 		heartbeat:  plain("heartbeat"),

@@ -52,12 +52,12 @@ func (w *worker) stand(f *flight) {
 			}
 		}
 		conn = f.conn
+	} else if w.soft.Err() != nil {
+		return // and what the call before this one left in the pool is still there
 	}
 	blocked, message, err := w.q.turnOnceWaiting(w.soft, conn, &f.call)
 	moved, broken := isRedirect(blocked) || isRedirect(err), isBroken(blocked) || isBroken(err)
-	// One that came too late for its worker may not have touched the connection that
-	// the call before it left.
-	f.pooled = f.conn == nil && (!broken || f.pooled && w.soft.Err() != nil)
+	f.pooled = f.conn == nil && !broken
 	if moved || broken {
 		f.disconnect()
 	}
