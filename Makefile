@@ -1,4 +1,4 @@
-.PHONY: help test race lint interop fuzz examples cover bench bench-quick \
+.PHONY: help test race lint interop fuzz examples bench bench-quick \
 	chaos chaos-bounded chaos-compare soak model
 
 help:

@@ -39,7 +39,8 @@ func (q *Queue) Process(ctx context.Context, concurrency int, handler Handler) e
 
 // Drain works like Process, but returns as soon as no job is waiting and none of
 // its own is running. Delayed jobs that are due are run, others left. It suits
-// batch programs and tests.
+// batch programs and tests. It makes no stall checks: where no Process runs beside it,
+// CheckStalled takes back the jobs of programs that died.
 func (q *Queue) Drain(ctx context.Context, concurrency int, handler Handler) error {
 	return q.work(ctx, concurrency, handler, true)
 }

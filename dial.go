@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,8 +19,9 @@ import (
 // client-side cache, one pipelined connection for each server, and a check of
 // Sentinel's word every 5 s. The URL is rueidis's: redis://host:6379/0 for one
 // server or a cluster (more nodes as ?addr=host:port), rediss:// for TLS,
-// ?master_set=name for Sentinel, unix:// for a socket. Each option func may
-// change the options before they are used. The caller closes the client.
+// ?master_set=name for Sentinel, unix:// for a socket. Names and passwords in it are
+// percent-encoded, as url.UserPassword does. Each option func may change the options
+// before they are used. The caller closes the client.
 //
 // Where Redis does not answer, or refuses the connection, for whatever reason,
 // Dial goes on trying, at most a second apart, until ctx ends; the error then
@@ -33,6 +35,10 @@ import (
 func Dial(ctx context.Context, url string, options ...func(*rueidis.ClientOption)) (rueidis.Client, error) {
 	option, err := rueidis.ParseURL(url)
 	if err != nil {
+		if strings.Contains(url, "@") {
+			return nil, errors.New("beequeue: dial: want a URL such as redis://user:password@host:6379, names and passwords percent-encoded;" +
+				" what is wrong with it is not said here, for that may show the password")
+		}
 		return nil, fmt.Errorf("beequeue: dial: want a URL such as redis://host:6379: %w", err)
 	}
 	option.DisableCache = true

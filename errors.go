@@ -32,9 +32,9 @@ var (
 	ErrOutOfMemory = errors.New("redis is out of memory")
 
 	// ErrUncertain means that the connection was lost, or the time ran out,
-	// between a request and its reply: the change may or may not have been
-	// made. Saving the same *Job once more is safe and tells which it was.
-	ErrUncertain = errors.New("reply lost: the change may or may not have been made")
+	// between a request and a reply that says what became of it: the change may or
+	// may not have been made. Saving the same *Job once more is safe and tells which it was.
+	ErrUncertain = errors.New("outcome unknown: the change may or may not have been made")
 
 	// ErrOwnershipLost means that a job was no longer this worker's while its
 	// handler ran: the lease ran out and the job was taken back, or the job was

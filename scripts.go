@@ -373,7 +373,8 @@ func (q *Queue) counts(ctx context.Context) (Counts, error) {
 func (q *Queue) destroy(ctx context.Context) (int64, error) {
 	k := &q.keys
 	return q.do(ctx, func(b rueidis.Builder) rueidis.Completed {
-		return b.Del().Key(k.id, k.jobs, k.stallBlock, k.stalling, k.waiting, k.active, k.succeeded, k.failed, k.delayed,
+		// In the background: DEL holds Redis for 0.4 s where a million jobs are.
+		return b.Unlink().Key(k.id, k.jobs, k.stallBlock, k.stalling, k.waiting, k.active, k.succeeded, k.failed, k.delayed,
 			k.workers, k.owners, k.stalls, k.calls, k.reasons).Build()
 	}).AsInt64()
 }

@@ -133,6 +133,11 @@ func TestDial(t *testing.T) {
 	t.Parallel()
 	_, err := beequeue.Dial(bounded(t), "http://127.0.0.1")
 	require.ErrorContains(t, err, "beequeue: dial: ")
+	for _, password := range []string{"12%secret", "12/secret", "secret#"} {
+		_, err = beequeue.Dial(bounded(t), "redis://worker:"+password+"@127.0.0.1")
+		require.ErrorContains(t, err, "percent-encoded", password)
+		require.NotContains(t, err.Error(), "secret", password)
+	}
 	_, err = beequeue.Dial(bounded(t), "redis://127.0.0.1", func(o *rueidis.ClientOption) {
 		o.Standalone.ReplicaAddress = []string{"127.0.0.1:1"} // but not when to use it
 	})

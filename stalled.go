@@ -63,7 +63,9 @@ func (w *worker) sweepOnce(ctx context.Context, cursors *[3]string) (next time.D
 // it put back into waiting: Bee-Queue's checkStalledJobs. Process does so by
 // itself. As in Bee-Queue, it finds jobs whose worker has been silent since the
 // check before, and nothing if there was a check, by whatever process, less than
-// Config.StallInterval ago. Jobs that stalled more than Config.MaxStalls times
+// Config.StallInterval ago. Other than Process, it gives workers that were cut off and
+// have not phoned in again no time to: do not call it right after Redis was away. Jobs
+// that stalled more than Config.MaxStalls times
 // are failed.
 func (q *Queue) CheckStalled(ctx context.Context) ([]string, error) {
 	if q.isClosed() {

@@ -254,7 +254,7 @@ if arrived > 0 then
   if stalled > 0 then
     -- A job on its last chance will be failed if its worker is lost once more. Two
     -- of them do not run in one worker: so one that kills its worker is found out,
-    -- and takes no other with it for good.
+    -- and takes none with it for good that was beside it each time.
     local taken = false
     local function lastChance(times)
       return times and limit >= 0 and tonumber(times) >= limit
