@@ -135,6 +135,7 @@ func (m *machine) peer(client rueidis.Client, config beequeue.Config) *actor {
 	m.t.Helper()
 	a := &actor{client: client, config: config}
 	m.reopen(a)
+	m.t.Cleanup(func() { m.f.close(a.Queue) })
 	return a
 }
 
@@ -143,7 +144,6 @@ func (m *machine) reopen(a *actor) {
 	m.t.Helper()
 	q, err := beequeue.New(a.client, m.f.Name(), a.config)
 	require.NoError(m.t, err)
-	m.t.Cleanup(func() { m.f.close(q) })
 	q.OnError(m.f.gotError)
 	a.Queue = q
 }
