@@ -167,6 +167,11 @@ func (q *Queue) ask(ctx context.Context, s *rueidis.Lua, keys, args []string) (r
 // do runs one command that changes nothing, or nothing when repeated, until its
 // reply arrives, ctx ends or, if that has no deadline, Config.CallTimeout has passed.
 // It takes a func because a command can be sent once.
+//
+// The command is pinned: the client does not use its memory again. If the connection
+// breaks, the client makes a reading command again by itself, on another, and then that
+// memory is free, while the first connection may still be about to write the command
+// (rueidis 1.0.79).
 func (q *Queue) do(ctx context.Context, command func(rueidis.Builder) rueidis.Completed) rueidis.RedisResult {
 	ctx, cancel := q.bound(ctx)
 	defer cancel()
@@ -174,7 +179,7 @@ func (q *Queue) do(ctx context.Context, command func(rueidis.Builder) rueidis.Co
 	closed := 0
 	for limit := attemptTimeout; ; limit = min(2*limit, longestAttempt) {
 		try, cancel := context.WithTimeout(ctx, limit)
-		result := q.client.Do(try, command(q.client.B()))
+		result := q.client.Do(try, command(q.client.B()).Pin())
 		cancel()
 		err := result.Error()
 		if errors.Is(err, rueidis.ErrClosing) {

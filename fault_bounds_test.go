@@ -1,8 +1,11 @@
 package beequeue_test
 
 import (
+	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
+	"net"
 	"regexp"
 	"strings"
 	"sync/atomic"
@@ -249,5 +252,62 @@ func TestFaultRepliesGarbled(t *testing.T) {
 		require.Empty(t, started)
 		require.Negative(t, client.times.Load(), "all three were garbled")
 		require.NoError(t, q.errs.find(beequeue.ErrOwnershipLost, ""))
+	}
+}
+
+// breakingConn breaks in the midst of the first HMGET, which the writer does not hear:
+// what it writes from then on goes nowhere, and not before goOn is closed.
+type breakingConn struct {
+	net.Conn
+	breaks  *atomic.Bool
+	goOn    <-chan struct{}
+	wrote   chan<- string
+	nowhere []byte
+}
+
+func (c *breakingConn) Write(b []byte) (int, error) {
+	switch {
+	case c.nowhere != nil:
+	case bytes.Contains(b, []byte("HMGET")) && c.breaks.CompareAndSwap(true, false):
+		_ = c.Conn.SetReadDeadline(time.Now())
+		<-c.goOn
+	default:
+		return c.Conn.Write(b)
+	}
+	if c.nowhere = append(c.nowhere, b...); bytes.Contains(b, []byte("PING")) { // the client's last
+		c.wrote <- string(c.nowhere)
+		return 0, net.ErrClosed
+	}
+	return len(b), nil
+}
+
+// A read on a connection that broke is made again by the client, which then uses its
+// memory for the next command, while the connection that broke may still be writing it.
+func TestFaultReadMadeAgain(t *testing.T) {
+	t.Parallel()
+	s := faultRedis(t)
+	var breaks atomic.Bool
+	goOn, wrote := make(chan struct{}), make(chan string, 1)
+	client := faultClient(t, s.URL(), func(o *rueidis.ClientOption) {
+		o.DialCtxFn = func(ctx context.Context, address string, dialer *net.Dialer, _ *tls.Config) (net.Conn, error) {
+			conn, err := dialer.DialContext(ctx, "tcp", address)
+			return &breakingConn{Conn: conn, breaks: &breaks, goOn: goOn, wrote: wrote}, err
+		}
+	})
+	q := faultOpen(t, client, faultName(), beequeue.Config{})
+	ids := []string{strings.Repeat("a", 100_000), strings.Repeat("b", 100_000), strings.Repeat("c", 100_000)} // more than a buffer
+	for _, id := range ids {
+		require.NoError(t, q.CreateJob(nil).SetID(id).Save(faultContext(t)))
+	}
+	breaks.Store(true)
+	for range 20 {
+		jobs, err := q.GetJobs(faultContext(t), beequeue.StateWaiting, beequeue.Page{})
+		require.NoError(t, err)
+		require.Len(t, jobs, 3)
+	}
+	close(goOn)
+	written := faultReceive(t, wrote, "the end of the connection")
+	for i, id := range ids {
+		require.True(t, strings.Contains(written, id), "id %d is as it was", i)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -230,14 +231,14 @@ func (m *machine) check() {
 	b, k := f.client.B(), f.KeyPrefix()
 	var replies [][]string
 	for _, r := range f.client.DoMulti(m.ctx,
-		b.Lrange().Key(k+"waiting").Start(0).Stop(-1).Build(),
-		b.Lrange().Key(k+"active").Start(0).Stop(-1).Build(),
-		b.Smembers().Key(k+"succeeded").Build(),
-		b.Smembers().Key(k+"failed").Build(),
-		b.Zrange().Key(k+"delayed").Min("0").Max("-1").Build(),
-		b.Hkeys().Key(k+"jobs").Build(),
-		b.Hkeys().Key(k+"owners").Build(),
-		b.Hkeys().Key(k+"reasons").Build(),
+		b.Lrange().Key(k+"waiting").Start(0).Stop(-1).Build().Pin(),
+		b.Lrange().Key(k+"active").Start(0).Stop(-1).Build().Pin(),
+		b.Smembers().Key(k+"succeeded").Build().Pin(),
+		b.Smembers().Key(k+"failed").Build().Pin(),
+		b.Zrange().Key(k+"delayed").Min("0").Max("-1").Build().Pin(),
+		b.Hkeys().Key(k+"jobs").Build().Pin(),
+		b.Hkeys().Key(k+"owners").Build().Pin(),
+		b.Hkeys().Key(k+"reasons").Build().Pin(),
 	) {
 		reply, err := r.AsStrSlice()
 		require.NoError(m.t, err, history)
@@ -312,7 +313,7 @@ func (m *machine) checkErrors() {
 // isOfConnection tells whether an error may come of a connection that breaks, or of a
 // server that starts.
 func isOfConnection(err error) bool {
-	return as[*net.OpError](err) || errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, rueidis.ErrClosing) ||
+	return as[*net.OpError](err) || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, rueidis.ErrClosing) ||
 		errors.Is(err, context.DeadlineExceeded) || strings.Contains(err.Error(), "LOADING")
 }
 
