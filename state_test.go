@@ -65,6 +65,7 @@ type machine struct {
 	through rueidis.Client    // that goes through it
 	faults  int               // that break connections
 	mayLose int               // jobs that were removed, maybe while they ran
+	mayHear int64             // junk on the channels
 
 	mu  sync.Mutex
 	ran map[string]int // runs that came to their end, by id
@@ -302,6 +303,9 @@ func (m *machine) checkErrors() {
 		case errors.Is(err, beequeue.ErrOwnershipLost):
 			m.mayLose--
 			require.GreaterOrEqual(m.t, m.mayLose, 0, "%v, %s", err, m.model.history())
+		case as[*beequeue.EventError](err):
+			m.mayHear--
+			require.GreaterOrEqual(m.t, m.mayHear, int64(0), "%v, %s", err, m.model.history())
 		case m.faults > 0 && isOfConnection(err):
 		default:
 			require.NoError(m.t, err, "OnError was called, %s", m.model.history())
