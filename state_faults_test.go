@@ -103,7 +103,7 @@ func (m *machine) moved(id string, now beequeue.State) {
 	m.t.Helper()
 	job := *m.model.jobs[id]
 	m.model.removed(id)
-	job.state = now
+	job.state, job.stalls = now, 0 // Repair has it begin anew
 	m.model.jobs[id] = &job
 	if now == beequeue.StateWaiting {
 		m.model.wait(id)
