@@ -91,7 +91,8 @@ func run(ctx context.Context, o options) (err error) {
 	var out strings.Builder
 	w := io.MultiWriter(os.Stdout, &out)
 	header(w)
-	began, rows, bad := time.Now(), 0, 0
+	began, rows := time.Now(), 0
+	var bad []result
 	for range o.rounds {
 		for _, sc := range scenarios() {
 			if !only.MatchString(sc.name) {
@@ -105,7 +106,7 @@ func run(ctx context.Context, o options) (err error) {
 				r.row(w)
 				rows++
 				if !r.ok() && l.name == ours {
-					bad++
+					bad = append(bad, r)
 				}
 			}
 		}
@@ -119,10 +120,13 @@ func run(ctx context.Context, o options) (err error) {
 			return err
 		}
 	}
-	if bad > 0 {
-		return fmt.Errorf("%d rows of %s are not ok", bad, ours)
+	if len(bad) == 0 {
+		return nil
 	}
-	return nil
+	for _, r := range bad {
+		r.row(os.Stderr) // once more, where who reads only the end looks
+	}
+	return fmt.Errorf("%d rows of %s are not ok", len(bad), ours)
 }
 
 // choose picks libraries by their names.

@@ -39,7 +39,7 @@ func connectionsCut(s *scene) {
 	for range 4 {
 		proxy.DropReplies(10, isScript)
 		before := proxy.Dropped()
-		s.awaits(2*time.Second, func() bool { return proxy.Dropped()-before >= 10 })
+		s.awaits(s.patience, func() bool { return proxy.Dropped()-before >= 10 })
 	}
 	proxy.DropReplies(0, nil)
 	s.measure("%d replies lost", proxy.Dropped())

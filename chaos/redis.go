@@ -36,7 +36,7 @@ const (
 	trafficLines = 20
 )
 
-// traffic is a producer that goes on for so long, and two workers.
+// traffic is a producer that goes on for so long, and then until drained, and two workers.
 func (s *scene) traffic(length time.Duration, rate int, o actor.Order) (producer *process) {
 	s.tb.Helper()
 	producer = s.produce(saves(length, rate, true, o))
@@ -45,10 +45,10 @@ func (s *scene) traffic(length time.Duration, rate int, o actor.Order) (producer
 	return producer
 }
 
-// saves is the order of a producer that goes on for so long, and makes saves that
-// failed again or not.
+// saves is the order of a producer that goes on for so long, and then until drained: the
+// slower the machine, the later the fault. It makes saves that failed again or not.
 func saves(length time.Duration, rate int, again bool, o actor.Order) actor.Order {
-	o.Count, o.Rate, o.Again = int(length.Seconds()*float64(rate)), rate, again
+	o.Count, o.Open, o.Rate, o.Again = int(length.Seconds()*float64(rate)), true, rate, again
 	if o.Lines == 0 {
 		o.Lines = trafficLines
 	}

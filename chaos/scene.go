@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -266,6 +267,9 @@ func (s *scene) start(o actor.Order, name string) *process {
 	return p
 }
 
+// mostJobs is more than an open producer gets saved.
+const mostJobs = 1_000_000
+
 // produce starts a producer.
 func (s *scene) produce(o actor.Order) *process {
 	s.tb.Helper()
@@ -273,6 +277,9 @@ func (s *scene) produce(o actor.Order) *process {
 	for _, p := range s.processes {
 		if p.order.Role == actor.Producer {
 			o.From = max(o.From, p.order.From+p.order.Count)
+			if p.order.Open {
+				o.From = max(o.From, p.order.From+mostJobs)
+			}
 		}
 	}
 	return s.start(o, "producer")
@@ -318,11 +325,15 @@ func (s *scene) ended(p *process) {
 	s.check(p.count(actor.Exit) == 1, "a %s ended of something else: %s", p.name, p.stderr.headline())
 }
 
-// drained waits until nothing is left to do, as long as is reasonable.
+// drained lets the open producers end, and waits until nothing is left to do, as long as
+// is reasonable.
 func (s *scene) drained() {
 	s.tb.Helper()
 	for _, p := range s.processes {
 		if p.order.Role == actor.Producer && !p.killed {
+			if p.order.Open {
+				p.signal(syscall.SIGTERM)
+			}
 			s.ended(p)
 		}
 	}

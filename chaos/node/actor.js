@@ -18,7 +18,8 @@ function note(what, n = 0, id = '', text = '') {
 }
 
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, Math.max(0, ms)));
-let stopping = false;
+let stopping = false; // break off
+let told = false; // by SIGTERM
 
 const queue = new Queue(`{${order.queue}}`, {
   redis: order.url,
@@ -90,8 +91,9 @@ async function produce() {
     }
     return;
   }
+  const over = () => next >= end && (told || !order.open);
   const line = async () => {
-    while (next < end && !stopping) {
+    while (!over() && !stopping) {
       const n = next++;
       if (order.rate > 0) await sleep(began + ((n - order.from) * 1000) / order.rate - Date.now());
       await save(n);
@@ -114,7 +116,8 @@ async function handle(job) {
 async function main() {
   process.stdin.on('end', () => process.exit(3)).resume();
   process.on('SIGTERM', () => {
-    stopping = true;
+    told = true;
+    stopping = !order.open;
     if (order.role === 'worker') leave();
   });
   await queue.ready();

@@ -45,6 +45,7 @@ type Order struct {
 	// Of producers.
 	From     int   `json:"from"`     // number of the first job
 	Count    int   `json:"count"`    // how many
+	Open     bool  `json:"open"`     // after these it goes on until SIGTERM, which comes too early while there are fewer
 	Rate     int   `json:"rate"`     // saves a second; 0 is as fast as can be
 	Lines    int   `json:"lines"`    // saves at once; 0 is one
 	Batch    int   `json:"batch"`    // jobs to save by one call; 0 is one after the other

@@ -9,10 +9,15 @@ import (
 	"time"
 )
 
-// produce saves the jobs, and then is done; or ctx ends.
+// produce saves the jobs, and then is done; or ctx ends. If the order is open, it is
+// done once both have come about, and no save is broken off.
 func (a *actor) produce(ctx context.Context) error {
 	if a.Batch > 0 {
 		return a.produceBatches(ctx)
+	}
+	told := ctx
+	if a.Open {
+		ctx = context.WithoutCancel(ctx)
 	}
 	var next atomic.Int64
 	next.Store(int64(a.From))
@@ -22,7 +27,7 @@ func (a *actor) produce(ctx context.Context) error {
 		lines.Go(func() {
 			for ctx.Err() == nil {
 				i := int(next.Add(1)) - 1
-				if i >= a.From+a.Count {
+				if i >= a.From+a.Count && (!a.Open || told.Err() != nil) {
 					return
 				}
 				if a.Rate > 0 && !sleep(ctx, time.Until(began.Add(time.Duration(i-a.From)*time.Second/time.Duration(a.Rate)))) {
