@@ -72,6 +72,7 @@ func TestAuditAndRepair(t *testing.T) {
 		healthy := f.save("healthy")
 		f.must("ZADD", "workers", future, "token")
 		for _, c := range cases {
+			f.must("HSET", "stalls", c.id, "1")
 			if c.record != "" {
 				f.must("HSET", "jobs", c.id, c.record)
 			}
@@ -118,10 +119,14 @@ func TestAuditAndRepair(t *testing.T) {
 		require.NoError(t, err)
 		require.Empty(t, findings)
 
+		stalls := f.list("HKEYS", "stalls")
 		for _, c := range cases {
 			if c.now != "" {
 				f.requireState(c.id, c.now)
 			}
+			// An end clears the account, as when a worker brings it about.
+			ended := c.now == "" || c.now == beequeue.StateSucceeded || c.now == beequeue.StateFailed
+			require.Equal(t, !ended, slices.Contains(stalls, c.id), c.id)
 		}
 		f.requireState(healthy.ID, beequeue.StateWaiting)
 		f.must("DEL", "owners") // of the worker that there is not

@@ -103,7 +103,10 @@ func (m *machine) moved(id string, now beequeue.State) {
 	m.t.Helper()
 	job := *m.model.jobs[id]
 	m.model.removed(id)
-	job.state, job.stalls = now, 0 // Repair has it begin anew
+	job.state = now
+	if now == beequeue.StateSucceeded || now == beequeue.StateFailed {
+		job.stalls = 0
+	}
 	m.model.jobs[id] = &job
 	if now == beequeue.StateWaiting {
 		m.model.wait(id)

@@ -78,9 +78,10 @@ local function put(id, at, state, due)
     call('HDEL', KEYS[7], id)
     call('SREM', KEYS[10], id)
   end
-  if state == 'removed' then
-    call('HDEL', KEYS[9], id)
-  elseif at[state] == 0 then
+  if state == 'succeeded' or state == 'failed' or state == 'removed' then
+    call('HDEL', KEYS[9], id) -- as at every end
+  end
+  if at[state] == 0 then
     if state == 'waiting' then call('LPUSH', KEYS[2], id) end
     if state == 'delayed' then call('ZADD', KEYS[4], string.format('%.0f', due), id) end
     if state == 'succeeded' then call('SADD', KEYS[5], id) end
