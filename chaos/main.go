@@ -92,8 +92,8 @@ func run(ctx context.Context, o options) (err error) {
 	w := io.MultiWriter(os.Stdout, &out)
 	header(w)
 	began, rows := time.Now(), 0
-	var bad []result
-	for range o.rounds {
+	var bad []string
+	for round := range o.rounds {
 		for _, sc := range scenarios() {
 			if !only.MatchString(sc.name) {
 				continue
@@ -106,7 +106,7 @@ func run(ctx context.Context, o options) (err error) {
 				r.row(w)
 				rows++
 				if !r.ok() && l.name == ours {
-					bad = append(bad, r)
+					bad = append(bad, fmt.Sprintf("%s in round %d: %.600s", sc.name, round+1, r.why()))
 				}
 			}
 		}
@@ -120,13 +120,10 @@ func run(ctx context.Context, o options) (err error) {
 			return err
 		}
 	}
-	if len(bad) == 0 {
-		return nil
+	if len(bad) > 0 {
+		return fmt.Errorf("%d rows of %s are not ok:\n%s", len(bad), ours, strings.Join(bad, "\n"))
 	}
-	for _, r := range bad {
-		r.row(os.Stderr) // once more, where who reads only the end looks
-	}
-	return fmt.Errorf("%d rows of %s are not ok", len(bad), ours)
+	return nil
 }
 
 // choose picks libraries by their names.

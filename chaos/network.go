@@ -37,9 +37,9 @@ func connectionsCut(s *scene) {
 	s.traffic(down+8*time.Second, 200, actor.Order{Within: 1000})
 	s.produce(saves(down+4*time.Second, 50, false, actor.Order{Within: 1000})) // which believes what it is told
 	for range 4 {
-		proxy.DropReplies(10, isScript)
 		before := proxy.Dropped()
-		s.awaits(s.patience, func() bool { return proxy.Dropped()-before >= 10 })
+		proxy.DropReplies(10, isScript)
+		s.awaits(2*time.Second, func() bool { return proxy.Dropped()-before >= 10 })
 	}
 	proxy.DropReplies(0, nil)
 	s.measure("%d replies lost", proxy.Dropped())

@@ -45,8 +45,8 @@ func (s *scene) traffic(length time.Duration, rate int, o actor.Order) (producer
 	return producer
 }
 
-// saves is the order of a producer that goes on for so long, and then until drained: the
-// slower the machine, the later the fault. It makes saves that failed again or not.
+// saves is the order of a producer that goes on for so long, and then until drained: on a
+// slow machine, the fault comes late. It makes saves that failed again or not.
 func saves(length time.Duration, rate int, again bool, o actor.Order) actor.Order {
 	o.Count, o.Open, o.Rate, o.Again = int(length.Seconds()*float64(rate)), true, rate, again
 	if o.Lines == 0 {

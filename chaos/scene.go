@@ -331,7 +331,8 @@ func (s *scene) drained() {
 	s.tb.Helper()
 	for _, p := range s.processes {
 		if p.order.Role == actor.Producer && !p.killed {
-			if p.order.Open {
+			if p.order.Open { // and minds the signal
+				s.await("a producer's connection", func() bool { return p.count(actor.Ready) > 0 || p.exited() })
 				p.signal(syscall.SIGTERM)
 			}
 			s.ended(p)

@@ -33,6 +33,14 @@ func (r result) word() string {
 	return "NOT OK"
 }
 
+// why is what did not hold, or why it was not tried, on one line.
+func (r result) why() string {
+	if r.skipped != "" {
+		return r.skipped
+	}
+	return strings.ReplaceAll(strings.Join(r.problems, "; "), "\n", " ")
+}
+
 // columns are the figures of a result.
 var columns = []struct {
 	name string
@@ -77,7 +85,7 @@ func (r result) row(w io.Writer) {
 		seen = []string{r.skipped}
 	}
 	if len(r.problems) > 0 {
-		seen = append(seen, "**"+strings.Join(r.problems, "; ")+"**")
+		seen = append(seen, "**"+r.why()+"**")
 	}
 	text := strings.NewReplacer("|", `\|`, "\n", " ").Replace(strings.ToValidUTF8(strings.Join(seen, "; "), "?"))
 	fmt.Fprintf(w, " %s | %s |\n", r.word(), text)

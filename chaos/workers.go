@@ -180,7 +180,7 @@ func rollingRestarts(s *scene) {
 	s.redis()
 	const longest = 300 * time.Millisecond
 	rounds := s.size(20, 8)
-	s.produce(actor.Order{Count: 20 * (rounds + 2), Open: true, Rate: 20, Job: actor.Job{Ms: int(longest.Milliseconds())}})
+	s.produce(actor.Order{Count: 30 * (rounds + 2), Open: true, Rate: 20, Job: actor.Job{Ms: int(longest.Milliseconds())}})
 	workers := s.workers(2)
 	var slowest time.Duration
 	busy := 0

@@ -2,7 +2,8 @@
 
 // A producer or a worker of the chaos harness that uses Node's bee-queue, as
 // ../internal/actor is one for Go: its only argument is an order, it writes what it does
-// to a ledger, and it ends by SIGTERM, or when its standard input is closed.
+// to a ledger, and it ends by SIGTERM (an open producer once it has saved its jobs, too),
+// or when its standard input is closed.
 
 const fs = require('node:fs');
 const Queue = require('bee-queue');

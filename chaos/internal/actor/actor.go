@@ -45,7 +45,7 @@ type Order struct {
 	// Of producers.
 	From     int   `json:"from"`     // number of the first job
 	Count    int   `json:"count"`    // how many
-	Open     bool  `json:"open"`     // after these it goes on until SIGTERM, which comes too early while there are fewer
+	Open     bool  `json:"open"`     // so many at least, and on until SIGTERM; not for a Batch or a Tally
 	Rate     int   `json:"rate"`     // saves a second; 0 is as fast as can be
 	Lines    int   `json:"lines"`    // saves at once; 0 is one
 	Batch    int   `json:"batch"`    // jobs to save by one call; 0 is one after the other
@@ -151,7 +151,8 @@ type Tell func(what string, payload []byte, id, text string)
 // Open connects a library to a queue. It may take until Redis answers, or ctx ends.
 type Open func(ctx context.Context, o Order) (Queue, error)
 
-// Main is the whole of a process. It ends by SIGTERM, and when its standard input
+// Main is the whole of a process. It ends by SIGTERM, an open producer once it has saved
+// its jobs, too; and when its standard input
 // is closed: so it does not outlive the harness.
 func Main(open Open) {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)

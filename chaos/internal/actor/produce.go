@@ -10,7 +10,7 @@ import (
 )
 
 // produce saves the jobs, and then is done; or ctx ends. If the order is open, it is
-// done once both have come about, and no save is broken off.
+// done when the jobs are saved and ctx has ended, and breaks no save off.
 func (a *actor) produce(ctx context.Context) error {
 	if a.Batch > 0 {
 		return a.produceBatches(ctx)
