@@ -102,8 +102,11 @@ promise all of it, are let off some of it, and are here for the figures.
 
 saved: jobs of which a Save succeeded. refused, unsure: Saves that failed, and of which it is not known (asynq never tells).
 lost: saved, and gone. stranded: not at their end when nothing moved any more. failed: for good, which only a killer, and
-records that are no job, should. rerun: handlers that began more than once;
-doubled: that came to their end more than once. 2 ids: one job under two ids. 2 states: an id in two states, at any time.
+records that are no job, should. rerun: jobs whose handlers began more than once; doubled: whose handlers came to their
+end more than once, though only one of these ends counts for beequeue. 2 ids: one job under two ids. 2 states: an id in
+two states, at any time. ghosts: ids in a state, without a record. orphans: records in no state.
+
+Times after a failover count from the moment at which the new master is known.
 
 %s
 ## What beequeue must do
