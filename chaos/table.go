@@ -96,9 +96,10 @@ func page(table string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, `# Breaking things: a full run
 
-Made by `+"`make chaos-compare`"+` on %s, on %d cores, with %s. Stall interval %v, two workers of concurrency %d, each
-library at its own defaults. "ok" says that all held that [beequeue must do](guarantees.md); the other libraries do not
-promise all of it, are let off some of it, and are here for the figures.
+Made by `+"`make chaos-compare`"+` on %s, on %d cores, with %s. Stall interval %v,
+two workers of concurrency %d, each library at its own defaults. "ok" says that all held that
+[beequeue must do](guarantees.md); the other libraries do not promise all of it, are let off some of it, and are here
+for the figures.
 
 saved: jobs of which a Save succeeded. refused, unsure: Saves that failed, and of which it is not known (asynq never tells).
 lost: saved, and gone. stranded: not at their end when nothing moved any more. failed: for good, which only a killer, and
