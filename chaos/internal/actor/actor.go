@@ -151,9 +151,8 @@ type Tell func(what string, payload []byte, id, text string)
 // Open connects a library to a queue. It may take until Redis answers, or ctx ends.
 type Open func(ctx context.Context, o Order) (Queue, error)
 
-// Main is the whole of a process. It ends by SIGTERM, an open producer once it has saved
-// its jobs, too; and when its standard input
-// is closed: so it does not outlive the harness.
+// Main is the whole of a process. It ends by SIGTERM (an open producer once it has saved
+// its jobs, too), and when its standard input is closed: so it does not outlive the harness.
 func Main(open Open) {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
