@@ -238,11 +238,11 @@ func aclWork(r *aclRun) {
 		before := lease()
 		await(t, "a heartbeat", func() bool { return !slices.Equal(lease(), before) })
 	}
+	q.OnJobSucceeded(func(string, json.RawMessage) {}) // keeps the connection that is subscribed to what is delayed
 	require.ErrorIs(t, running.stop(), beequeue.ErrUnfinished, "the job that stays is handed back")
 	require.Equal(t, int64(1), r.all.number("LLEN", "waiting"))
 	r.all.must("DEL", "waiting")
 
-	q.OnJobSucceeded(func(string, json.RawMessage) {}) // which ends the subscription to what is delayed
 	await(t, "the end of a subscription", func() bool { return r.notes.has("unsubscribe") })
 	const many = 140 // from 128 on, active is no short list
 	crowd.Add(many)

@@ -77,7 +77,7 @@ func aclStart(t *testing.T) []*aclSite {
 	t.Helper()
 	single := redistest.Start(t)
 	replica := redistest.Start(t, "--replicaof", "127.0.0.1 "+strconv.Itoa(single.Port))
-	cluster := redistest.StartCluster(t)
+	cluster := redistest.StartCluster(t, redistest.Steady)
 	sentinel := redistest.StartSentinel(t)
 	sites := []*aclSite{
 		{name: "redis", url: single.URL(), nodes: []*redistest.Server{single, replica}},

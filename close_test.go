@@ -90,9 +90,7 @@ func TestCloseHandsBack(t *testing.T) {
 			f := open(t, s, beequeue.Config{ShutdownTimeout: 60 * time.Millisecond, StallInterval: time.Hour})
 			r, causes := hang(t, f, 3)
 			f.save("newer")
-			began := time.Now()
 			err := stop(f, r)
-			require.Less(t, time.Since(began), 10*time.Second, name)
 			require.ErrorIs(t, err, beequeue.ErrUnfinished, name)
 			require.ErrorIs(t, r.wait(), beequeue.ErrUnfinished, name)
 			for _, id := range []string{"1", "2", "3"} {
@@ -215,9 +213,7 @@ func TestCloseTwice(t *testing.T) {
 func TestCloseUnused(t *testing.T) {
 	t.Parallel()
 	f := open(t, mini, beequeue.Config{})
-	began := time.Now()
 	require.NoError(t, f.Close(context.Background()))
-	require.Less(t, time.Since(began), 5*time.Second)
 }
 
 // Saves that are under way when Close is called are stored, or their callers

@@ -55,9 +55,9 @@ func TestFaultCloseLeavesNothing(t *testing.T) {
 		q := faultOpen(t, client, name, beequeue.Config{})
 		q.OnJobProgress(func(string, json.RawMessage) {})
 		running, finish := make(chan string, 10), make(chan struct{})
-		ended := make(chan error, 1)
+		processed := make(chan error, 1)
 		go func() {
-			ended <- q.Process(context.Background(), 1, func(context.Context, *beequeue.Job) (any, error) {
+			processed <- q.Process(context.Background(), 1, func(context.Context, *beequeue.Job) (any, error) {
 				running <- ""
 				<-finish
 				return nil, nil
@@ -78,16 +78,16 @@ func TestFaultCloseLeavesNothing(t *testing.T) {
 		go func() { closed <- q.Close(faultContext(t)) }()
 		close(finish)
 		require.NoError(t, faultReceive(t, closed, "Close"))
-		require.NoError(t, faultReceive(t, ended, "Process"))
-		// One that has done its work may still be at its last instruction.
-		waited := time.Now()
+		require.NoError(t, faultReceive(t, processed, "Process"))
+		// One that has done its work may still be at its last instruction. The bound is for
+		// Close to meet, and not for the client, which ends what was idle for 30 s.
+		ended := time.Now()
 		faultAwait(t, "goroutines to be gone", func() bool {
-			return len(faultGoroutines()) <= goroutines || time.Since(waited) > time.Second
+			return len(faultGoroutines()) <= goroutines || time.Since(ended) > 20*time.Second
 		})
 		assert.LessOrEqual(t, len(faultGoroutines()), goroutines, strings.Join(faultGoroutines(), "\n\n"))
-		began := time.Now()
 		faultAwait(t, "connections to be gone", func() bool {
-			return faultConnections(t, direct, name) <= connections || time.Since(began) > 5*time.Second
+			return faultConnections(t, direct, name) <= connections || time.Since(ended) > 20*time.Second
 		})
 		assert.Equal(t, connections, faultConnections(t, direct, name), "connections left; busy: %t", busy)
 		require.NoError(t, client.Do(faultContext(t), client.B().Ping().Build()).Error(), "the user's client")
@@ -149,7 +149,7 @@ func TestFaultCloseBeforeWaiting(t *testing.T) {
 	require.NoError(t, q.Close(faultContext(t)))
 	began := time.Now()
 	faultAwait(t, "the connection to be gone", func() bool { return faultConnections(t, direct, name) == before })
-	require.Less(t, time.Since(began), 10*time.Second, "it is for Close to end it, not for the idle timeout")
+	require.Less(t, time.Since(began), 20*time.Second, "it is for Close to end it, not for the idle timeout")
 }
 
 // Handlers may finish until the deadline; then what is unfinished is in waiting
@@ -183,20 +183,21 @@ func TestFaultCloseHandsBack(t *testing.T) {
 	faultReceive(t, started, "the second job")
 	next = q.save("next").ID
 
-	ctx, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
-	defer cancel()
+	// Long enough for the quick one to be recorded on a machine that is busy.
+	const grace = 3 * time.Second
 	began := time.Now()
+	ctx, cancel := context.WithTimeout(context.Background(), grace)
+	defer cancel()
 	closed := make(chan error, 1)
 	go func() { closed <- q.Close(ctx) }()
 	faultAwait(t, "Close to begin", func() bool { return !q.IsRunning() })
 	close(closing)
 	err := faultReceive(t, closed, "Close")
-	took := time.Since(began)
+	require.GreaterOrEqual(t, time.Since(began), grace)
 	require.ErrorIs(t, err, beequeue.ErrUnfinished)
+	require.NotErrorIs(t, err, beequeue.ErrStuck, "not until handlers that are cancelled run out of time")
 	require.ErrorContains(t, err, `"`+slow.ID+`"`)
 	require.NotContains(t, err.Error(), `"`+quick.ID+`"`)
-	assert.GreaterOrEqual(t, took, 450*time.Millisecond)
-	assert.Less(t, took, 2400*time.Millisecond) // and not until handlers that are cancelled run out of time
 	require.ErrorIs(t, faultReceive(t, causes, "the handler to be cancelled"), beequeue.ErrClosed)
 	require.ErrorIs(t, faultReceive(t, ended, "Process"), beequeue.ErrUnfinished)
 

@@ -24,7 +24,7 @@ func TestFaultStoppedWorkerIsFenced(t *testing.T) {
 	for _, does := range []string{childLate, childObeys} {
 		t.Run(does, func(t *testing.T) {
 			t.Parallel()
-			const stall = 300 * time.Millisecond
+			const stall = 600 * time.Millisecond
 			s := faultRedis(t)
 			client := faultClient(t, s.URL())
 			q := faultOpen(t, client, faultName(), beequeue.Config{StallInterval: stall})
@@ -73,7 +73,7 @@ func TestFaultStoppedWorkerIsFenced(t *testing.T) {
 // than its lease.
 func TestFaultCutOffWorkerIsFenced(t *testing.T) {
 	t.Parallel()
-	const stall = 300 * time.Millisecond
+	const stall = 600 * time.Millisecond
 	s := faultRedis(t)
 	proxy := redistest.StartProxy(t, s.Addr)
 	name := faultName()
@@ -119,7 +119,7 @@ func TestFaultCutOffWorkerIsFenced(t *testing.T) {
 // Bee-Queue: there is no limit, the job goes on killing workers for ever.
 func TestFaultKillerJobIsFailed(t *testing.T) {
 	t.Parallel()
-	const stall = 250 * time.Millisecond
+	const stall = 500 * time.Millisecond
 	const others = 40
 	s := faultRedis(t)
 	client := faultClient(t, s.URL())

@@ -45,7 +45,7 @@ func TestFaultSaveReplicas(t *testing.T) {
 	require.ErrorIs(t, twin.Save(faultContext(t)), beequeue.ErrDuplicateID)
 
 	replica.Pause(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 6*time.Second) // one waits for 1 s
 	job := q.CreateJob("alone")
 	err := job.Save(ctx)
 	cancel()
@@ -65,7 +65,7 @@ func TestFaultSaveReplicas(t *testing.T) {
 func TestFaultSaveReplicasCluster(t *testing.T) {
 	t.Parallel()
 	faultLong(t)
-	c := redistest.StartCluster(t)
+	c := redistest.StartCluster(t, redistest.Steady)
 	client := faultClient(t, c.URL())
 	q := faultOpen(t, client, faultName(), beequeue.Config{SaveReplicas: 1, CallTimeout: faultPatience})
 	n := 0

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -204,22 +205,19 @@ func TestFaultSaveWhileRedisIsAway(t *testing.T) {
 	q := faultOpen(t, faultClient(t, gate.URL()), faultName(), beequeue.Config{})
 	view := &faultView{t, faultClient(t, s.URL()), q.KeyPrefix()}
 	q.save("first") // loads the script
-	brief := func() context.Context {
-		ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
-		t.Cleanup(cancel)
-		return ctx
-	}
 
 	// The reply is late: the job is there, Save cannot know.
 	late := q.CreateJob("late")
 	gate.Hold()
-	err := late.Save(brief())
-	require.ErrorIs(t, err, beequeue.ErrUncertain)
-	require.ErrorIs(t, err, context.DeadlineExceeded)
 	ended, cancel := context.WithCancel(context.Background())
-	cancel()
-	require.ErrorIs(t, late.Save(ended), beequeue.ErrUncertain)
+	saved := make(chan error, 1)
+	go func() { saved <- late.Save(ended) }()
 	faultAwait(t, "the job to be stored", func() bool { return view.number("HLEN", "jobs") == 2 })
+	cancel()
+	err := faultReceive(t, saved, "Save")
+	require.ErrorIs(t, err, beequeue.ErrUncertain)
+	require.ErrorIs(t, err, context.Canceled)
+	require.ErrorIs(t, late.Save(ended), beequeue.ErrUncertain)
 	gate.CutAll()
 	require.NoError(t, late.Save(faultContext(t)))
 	require.Equal(t, int64(2), view.number("HLEN", "jobs"))
@@ -230,10 +228,12 @@ func TestFaultSaveWhileRedisIsAway(t *testing.T) {
 	for i := range gone {
 		gone[i] = q.CreateJob(i)
 	}
+	brief, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
+	defer cancel()
 	began := time.Now()
-	err = q.SaveAll(brief(), gone)
+	err = q.SaveAll(brief, gone)
 	require.Error(t, err)
-	require.Less(t, time.Since(began), 10*time.Second)
+	require.Less(t, time.Since(began), 30*time.Second)
 	var all *beequeue.SaveAllError
 	require.ErrorAs(t, err, &all)
 	require.Len(t, all.Errors, len(gone))
@@ -248,7 +248,7 @@ func TestFaultSaveWhileRedisIsAway(t *testing.T) {
 // can be saved again.
 func TestFaultLargeSaveAllGivesUp(t *testing.T) {
 	t.Parallel()
-	const n = 50_000
+	const n = 20_000
 	s := faultRedis(t)
 	proxy := redistest.StartProxy(t, s.Addr)
 	q := faultOpen(t, faultClient(t, proxy.URL()), faultName(), beequeue.Config{CallTimeout: time.Minute})
@@ -267,7 +267,7 @@ func TestFaultLargeSaveAllGivesUp(t *testing.T) {
 	var all *beequeue.SaveAllError
 	require.ErrorAs(t, err, &all)
 	require.Len(t, all.Errors, n)
-	require.Less(t, time.Since(began), 20*time.Second)
+	require.Less(t, time.Since(began), 40*time.Second, "it is not for CallTimeout to end it")
 	proxy.Unblock(t)
 	require.NoError(t, q.SaveAll(faultContext(t), jobs))
 	require.Equal(t, int64(n+1), view.number("HLEN", "jobs"))
@@ -289,7 +289,7 @@ func TestFaultRefusalAfterLostReply(t *testing.T) {
 
 	job := q.CreateJob(nil)
 	gate.Hold()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	saved := make(chan error, 1)
 	go func() { saved <- job.Save(ctx) }()
@@ -329,16 +329,18 @@ func TestFaultRefusalAfterLostClaim(t *testing.T) {
 	})
 	first := saver.save("first")
 	require.Equal(t, first.ID, faultReceive(t, ran, "the first job"))
-	calls := 0
+	var calls atomic.Int32
 	proxy.DropReplies(2, func(request []byte) bool {
 		if !faultTurn(request) {
 			return false
 		}
-		if calls++; calls == 2 { // the call is repeated: refuse it
+		n := calls.Add(1)
+		if n == 2 { // the call is repeated: refuse it
 			assert.NoError(t, faultACL(direct, "-evalsha"))
 		}
-		return calls == 1
+		return n == 1
 	})
+	faultAwait(t, "the call whose reply is to be lost", func() bool { return calls.Load() == 1 })
 	second := saver.save("second")
 	faultAwait(t, "the refusal", func() bool { return q.errs.find(nil, "NOPERM") != nil })
 	assert.Len(t, view.list("LRANGE", "active", "0", "-1"), 2)

@@ -25,7 +25,7 @@ import (
 // starts the servers it needs.
 
 // faultPatience bounds every wait; nothing waits so long when all is well.
-const faultPatience = 45 * time.Second
+const faultPatience = 90 * time.Second
 
 // faultRedis starts a server of the test's own.
 func faultRedis(t *testing.T, args ...string) *redistest.Server {
@@ -185,7 +185,7 @@ func faultOpen(t *testing.T, client rueidis.Client, name string, config beequeue
 	f := &faultQueue{Queue: q, t: t}
 	q.OnError(f.errs.add)
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 		defer cancel()
 		_ = q.Close(ctx) // tests that care close it themselves
 	})

@@ -60,7 +60,10 @@ func TestFaultKilledWhenWoken(t *testing.T) {
 		return err == nil && faultContainsAll(list, "cmd=blmove", "flags=b")
 	}
 	child := faultStart(t, childObeys, gate.URL(), q.Name(), stall)
-	faultAwait(t, "the worker to wait", blocked)
+	faultAwait(t, "the worker to wait, with a second to go", func() bool {
+		list, err := client.Do(faultContext(t), client.B().ClientList().Build()).ToString()
+		return err == nil && faultContainsAll(list, "cmd=blmove", "flags=b", " idle=0 ")
+	})
 	gate.Hold()
 	ids := []string{q.save(nil).ID, q.save(nil).ID, q.save(nil).ID}
 	faultAwait(t, "the claim", func() bool { return !blocked() })

@@ -2,11 +2,10 @@ package beequeue_test
 
 import (
 	"flag"
-	"fmt"
 	"os"
 	"testing"
 
-	"go.uber.org/goleak"
+	"github.com/gobeequeue/beequeue/internal/leaktest"
 )
 
 // TestMain runs the tests, stops the servers they started, and then looks for
@@ -23,17 +22,5 @@ func TestMain(m *testing.M) {
 	for _, s := range servers {
 		s.cleanup.run()
 	}
-	if code == 0 {
-		// rueidis leaves goroutines asleep for some seconds: when it looks at a
-		// cluster anew, and when it found no server.
-		err := goleak.Find(
-			goleak.IgnoreAnyFunction("github.com/redis/rueidis.(*clusterClient)._refresh.func2"),
-			goleak.IgnoreAnyFunction("github.com/redis/rueidis.(*call).DelayDo.func1"),
-		)
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			code = 1
-		}
-	}
-	os.Exit(code)
+	os.Exit(leaktest.Check(code))
 }

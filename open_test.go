@@ -21,7 +21,7 @@ import (
 
 // patience bounds every wait of the tests for something that has to come. It
 // is long, for the machine may be busy; nothing waits for it when all is well.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // A fixture is a queue of a test's own on some server.
 type fixture struct {

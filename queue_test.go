@@ -170,7 +170,7 @@ func TestDestroy(t *testing.T) {
 func TestDestroyUnderARunningJob(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, s *server) {
-		f := open(t, s, beequeue.Config{StallInterval: 150 * time.Millisecond})
+		f := open(t, s, beequeue.Config{StallInterval: time.Second})
 		f.save(1)
 		causes := make(chan error, 1)
 		r := process(t, f.Queue, 1, func(ctx context.Context, _ *beequeue.Job) (any, error) {

@@ -51,7 +51,7 @@ var servers = []*server{
 	{
 		name: "cluster", masters: 3,
 		start: func(tb testing.TB) (string, []*redistest.Server) {
-			c := redistest.StartCluster(tb)
+			c := redistest.StartCluster(tb, redistest.Steady)
 			return c.URL(), c.Servers
 		},
 	},

@@ -191,7 +191,7 @@ func TestMaxStallsUnreadable(t *testing.T) {
 func TestWorkerSweeps(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, s *server) {
-		f := open(t, s, beequeue.Config{StallInterval: 100 * time.Millisecond})
+		f := open(t, s, beequeue.Config{StallInterval: 500 * time.Millisecond})
 		f.lose("x", "token")
 		stalled := make(chan string, 1)
 		f.OnStalled(func(id string) { stalled <- id })
@@ -206,7 +206,7 @@ func TestWorkerSweeps(t *testing.T) {
 func TestLongRunIsNotStalled(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, s *server) {
-		const interval = 250 * time.Millisecond
+		const interval = 2 * time.Second // long for a machine that is busy with something else
 		f := open(t, s, beequeue.Config{StallInterval: interval})
 		job := f.save(1)
 		other := f.peer(beequeue.Config{StallInterval: interval})
@@ -216,7 +216,7 @@ func TestLongRunIsNotStalled(t *testing.T) {
 		runs := make(chan struct{}, 2)
 		handler := func(ctx context.Context, _ *beequeue.Job) (any, error) {
 			runs <- struct{}{}
-			end := time.NewTimer(8 * interval)
+			end := time.NewTimer(3 * interval)
 			defer end.Stop()
 			select {
 			case <-end.C:

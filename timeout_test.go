@@ -90,8 +90,10 @@ func TestTimeoutIsRetriedAfterReturn(t *testing.T) {
 func TestStuckHandler(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, s *server) {
-		f := open(t, s, beequeue.Config{TimeoutGrace: 30 * time.Millisecond})
-		job := f.save("stuck", func(j *beequeue.Job) { j.Retries(1).Timeout(20 * time.Millisecond) })
+		// The second run has to be over before either of them, on any machine.
+		const timeout, grace = time.Second, time.Second
+		f := open(t, s, beequeue.Config{TimeoutGrace: grace})
+		job := f.save("stuck", func(j *beequeue.Job) { j.Retries(1).Timeout(timeout) })
 		release := make(chan struct{})
 		var now, most, runs atomic.Int32
 		retrying := make(chan error, 1)
@@ -115,7 +117,7 @@ func TestStuckHandler(t *testing.T) {
 		require.ErrorIs(t, err, beequeue.ErrTimeout)
 		require.ErrorContains(t, err, `job "`+job.ID+`"`)
 		require.ErrorIs(t, receive(t, retrying, "OnRetrying"), beequeue.ErrTimeout)
-		require.Equal(t, []string{"job timed out after 20ms"}, f.lookup(job.ID).Options.Stacktraces)
+		require.Equal(t, []string{"job timed out after 1s"}, f.lookup(job.ID).Options.Stacktraces)
 		// Its turn came again at once, while the first run is still there.
 		await(t, "the job is put aside", func() bool {
 			return len(f.places()[job.ID]) == 1 && f.places()[job.ID][0] == "delayed"

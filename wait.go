@@ -144,6 +144,7 @@ func (q *Queue) watchJob(ctx context.Context, id string, saved mark, pass func(e
 			w.pass(pass)
 			return heard.ending(), nil
 		}
+		w.pass(pass)
 		return e, err
 	}
 }

@@ -14,13 +14,13 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
 	"github.com/gobeequeue/beequeue"
 	"github.com/gobeequeue/beequeue/beequeuetest"
+	"github.com/gobeequeue/beequeue/internal/leaktest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaktest.Main(m) }
 
 type push struct {
 	Target string `json:"target"`

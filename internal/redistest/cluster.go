@@ -18,6 +18,9 @@ type Cluster struct {
 	Servers []*Server // masters first, as they were in the beginning
 }
 
+// Steady is an argument of [StartCluster]: a node counts as failed after half a minute.
+const Steady = "--cluster-node-timeout 30000"
+
 // StartClusterNode starts one server that is a cluster of its own: it owns all
 // slots, and answers CROSSSLOT as a node of a larger one does. It takes Redis
 // two seconds to declare a new cluster ready.
@@ -30,9 +33,10 @@ func StartClusterNode(tb testing.TB, args ...string) *Server {
 }
 
 // StartCluster starts six servers and waits until all of them see a complete
-// cluster. A node counts as failed after two seconds of silence. args go to each
-// server, as in [Start]: nodes that are to be restarted need "--appendonly",
-// "yes", or they come back empty and their replicas copy that.
+// cluster. A node counts as failed after two seconds of silence, which may happen on
+// a busy machine: where no master is to fail, [Steady] belongs to args, which go to each
+// server, as in [Start]. Nodes that are to be restarted need "--appendonly", "yes", or
+// they come back empty and their replicas copy that.
 func StartCluster(tb testing.TB, args ...string) *Cluster {
 	tb.Helper()
 	c := &Cluster{}

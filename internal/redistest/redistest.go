@@ -15,10 +15,11 @@ import (
 const (
 	host = "127.0.0.1"
 
-	// waitTimeout is for things that happen within seconds on an idle machine.
-	waitTimeout    = time.Minute
+	// waitTimeout is for things that happen within seconds on an idle machine. A
+	// Sentinel that was starved does nothing for half a minute.
+	waitTimeout    = 3 * time.Minute
 	waitInterval   = 20 * time.Millisecond
-	commandTimeout = 10 * time.Second
+	commandTimeout = 20 * time.Second
 
 	// A node of a cluster also listens on its port + busOffset. Both ports stay
 	// below 32768, where Linux, macOS and Windows start to hand out ports for

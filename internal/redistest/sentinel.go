@@ -20,8 +20,9 @@ type Sentinel struct {
 }
 
 // StartSentinel starts the five processes and waits until every Sentinel knows the
-// others and the replica. A master counts as down after a second of silence. args
-// go to the master and the replica, as in [Start].
+// others and the replica. A master counts as down after three seconds of silence: less
+// is not unheard of on a busy machine. args go to the master and the replica, as in
+// [Start].
 func StartSentinel(tb testing.TB, args ...string) *Sentinel {
 	tb.Helper()
 	master, replica := Start(tb, args...), Start(tb, args...)
@@ -31,7 +32,7 @@ func StartSentinel(tb testing.TB, args ...string) *Sentinel {
 
 	settings := []string{
 		fmt.Sprintf("--sentinel monitor %s %s %d %d", masterSet, host, master.Port, sentinelCount/2+1),
-		fmt.Sprintf("--sentinel down-after-milliseconds %s 1000", masterSet),
+		fmt.Sprintf("--sentinel down-after-milliseconds %s 3000", masterSet),
 		fmt.Sprintf("--sentinel failover-timeout %s 5000", masterSet),
 	}
 	for range sentinelCount {

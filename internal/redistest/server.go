@@ -281,7 +281,7 @@ func newClient(addr string, secure *tls.Config) (rueidis.Client, error) {
 		AlwaysRESP2:         true, // under RESP3 the text of INFO starts with "txt:"
 		DisableRetry:        true,
 		ClientSetInfo:       rueidis.DisableClientSetInfo,
-		Dialer:              net.Dialer{Timeout: 2 * time.Second},
+		Dialer:              net.Dialer{Timeout: commandTimeout},
 		PipelineMultiplex:   -1, // one connection
 		RingScaleEachConn:   6,
 		ReadBufferEachConn:  16 << 10,

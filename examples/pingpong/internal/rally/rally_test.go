@@ -10,13 +10,13 @@ import (
 	"github.com/redis/rueidis"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
 	"github.com/gobeequeue/beequeue"
 	"github.com/gobeequeue/beequeue/examples/internal/embedded"
+	"github.com/gobeequeue/beequeue/internal/leaktest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaktest.Main(m) }
 
 func TestPingDoesNotWaitForEver(t *testing.T) {
 	t.Parallel()
