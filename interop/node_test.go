@@ -205,7 +205,7 @@ func (q *nodeQueue) close(t *testing.T) {
 	}
 	if !q.closed {
 		q.closed = true
-		q.call(t, "close", map[string]any{"timeout": 200})
+		q.call(t, "close", map[string]any{"timeout": 1000})
 	}
 }
 

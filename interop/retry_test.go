@@ -146,7 +146,7 @@ func TestRetryCrosses(t *testing.T) {
 			g := s.goQueue(t)
 			// This queue runs nothing; it moves delayed jobs to waiting.
 			raiser := s.nodeQueue(t, settings{"activateDelayedJobs": true, "delayedDebounce": 1})
-			id := raiser.save(t, nodeJob{Data: "x", Retries: 2, Backoff: &nodeBackoff{"fixed", 1000}})
+			id := raiser.save(t, nodeJob{Data: "x", Retries: 2, Backoff: &nodeBackoff{"fixed", 4000}})
 			require.NoError(t, g.Drain(t.Context(), 1, func(context.Context, *beequeue.Job) (any, error) {
 				return nil, errors.New("not yet")
 			}))
