@@ -45,11 +45,20 @@ func (s *scene) judge() verdict {
 		ledgers = append(ledgers, p.entries())
 	}
 	v := count(s.library.layout, ledgers, end, s.watch.seenTwice())
-	s.problems = append(s.problems, v.problems(s.mayLose, s.mayFail)...)
+	mayLose, mayFail := s.mayLose, s.mayFail
+	if mayLose > 0 { // how far behind a replica is depends on the machine
+		s.checkPace(v.lost <= mayLose, "lost %d, at most %d", v.lost, mayLose)
+		mayLose = max(mayLose, v.lost)
+	}
+	if s.mayDie && s.starved() { // a job on its last chance whose worker was taken for lost
+		s.checkPace(v.failed <= mayFail, "failed %d, at most %d", v.failed, mayFail)
+		mayFail = max(mayFail, v.failed)
+	}
+	s.problems = append(s.problems, v.problems(mayLose, mayFail)...)
 	for _, p := range s.processes {
 		s.check(p.order.Role != actor.Worker || !p.exited() || p.told || s.mayDie, "a worker ended by itself: %s", p.stderr.headline())
 	}
-	s.check(s.watch.often() > 0.02, "the judge has hardly looked at Redis")
+	s.checkPace(s.watch.often() > 0.02, "the judge has hardly looked at Redis")
 	if v.unsureStored > 0 {
 		s.measure("%d stored of those that nobody knew of", v.unsureStored)
 	}

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -128,14 +130,62 @@ func TestProblems(t *testing.T) {
 	}
 }
 
-// A time that is too long is a problem, and each is in the table.
+// A time that is too long is a delay, and each is in the table.
 func TestWithin(t *testing.T) {
 	s := &scene{tb: t}
 	s.within(time.Second, time.Second, "it")
-	require.Empty(t, s.problems)
+	require.Empty(t, s.delays)
 	s.within(time.Second+1, time.Second, "it")
-	require.Len(t, s.problems, 1)
+	require.Len(t, s.delays, 1)
 	require.Len(t, s.measures, 2)
+	require.Empty(t, s.problems)
+}
+
+// A scenario is run again for its delays alone, and not for ever.
+func TestRepeat(t *testing.T) {
+	late, lost, fine := result{delays: []string{"late"}}, result{delays: []string{"late"}, problems: []string{"lost"}}, result{}
+	cut := result{cut: true, problems: []string{"gone"}}
+	for name, c := range map[string]struct {
+		runs     []result
+		tries    int
+		ok       bool
+		measures []string
+	}{
+		"fine":      {runs: []result{fine}, tries: 1, ok: true},
+		"late once": {runs: []result{late, fine}, tries: 2, ok: true, measures: []string{"try 1: late"}},
+		"lost":      {runs: []result{lost}, tries: 1},
+		"then lost": {runs: []result{late, lost}, tries: 2, measures: []string{"try 1: late"}},
+		"cut short": {runs: []result{cut, fine}, tries: 2, ok: true, measures: []string{"try 1: gone"}},
+		"always":    {runs: []result{late, late, late}, tries: 3, measures: []string{"try 1: late", "try 2: late"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tries := 0
+			r := repeat(func() result {
+				tries++
+				return c.runs[tries-1]
+			})
+			assert.Equal(t, c.tries, tries)
+			assert.Equal(t, c.ok, r.ok())
+			assert.Equal(t, c.measures, r.measures)
+		})
+	}
+}
+
+// A job that ran twice is a problem, and a delay if a worker could not run for so long that
+// it may have lost it.
+func TestMostRuns(t *testing.T) {
+	for starved, excused := range map[time.Duration]bool{0: false, stall / 4: false, stall/4 + time.Millisecond: true} {
+		s := &scene{tb: t}
+		file, err := os.Create(filepath.Join(t.TempDir(), "ledger"))
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = file.Close() })
+		s.processes = []*process{{ledger: file, counts: make(map[string]int), seen: []actor.Entry{{What: actor.Starved, N: int(starved.Milliseconds())}}}}
+		s.mostRuns("doubled", 1, 1)
+		require.Empty(t, append(s.problems, s.delays...))
+		s.mostRuns("doubled", 2, 1)
+		require.Equal(t, excused, len(s.delays) == 1)
+		require.Equal(t, !excused, len(s.problems) == 1)
+	}
 }
 
 // What gave up is a problem.
@@ -143,7 +193,7 @@ func TestPlays(t *testing.T) {
 	s := &scene{tb: t}
 	require.True(t, s.plays(func() {}))
 	require.False(t, s.plays(func() { panic(gaveUp{"waited in vain"}) }))
-	require.Equal(t, []string{"waited in vain"}, s.problems)
+	require.Equal(t, []string{"waited in vain"}, s.delays)
 }
 
 // A soak that grows is found out, and one that does not is not.

@@ -42,7 +42,7 @@ func libraries(ctx context.Context, source, into string) ([]*library, error) {
 		node.missing = "npm ci was not run in chaos/node"
 	}
 	return []*library{
-		{name: ours, command: binary(ours), layout: beeQueueLayout, patience: 30 * time.Second},
+		{name: ours, command: binary(ours), layout: beeQueueLayout, patience: time.Minute},
 		node,
 		{
 			name: "asynq", command: binary("asynq"), layout: asynqLayout, patience: 150 * time.Second,

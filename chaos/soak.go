@@ -66,8 +66,8 @@ func soaks(ctx context.Context, l *library, length time.Duration, w io.Writer) e
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if len(s.problems) > 0 {
-			return errors.New(strings.Join(s.problems, "; "))
+		if all := append(s.problems, s.delays...); len(all) > 0 {
+			return errors.New(strings.Join(all, "; "))
 		}
 		fmt.Fprintln(w, "ok")
 		return nil

@@ -5,6 +5,7 @@ import (
 	"io"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 )
@@ -17,10 +18,12 @@ type result struct {
 	verdict  verdict
 	measures []string
 	problems []string
+	delays   []string
+	cut      bool // it did not come to its end
 	took     time.Duration
 }
 
-func (r result) ok() bool { return r.skipped == "" && len(r.problems) == 0 }
+func (r result) ok() bool { return r.skipped == "" && len(r.problems) == 0 && len(r.delays) == 0 }
 
 // word is the last column but one.
 func (r result) word() string {
@@ -38,7 +41,7 @@ func (r result) why() string {
 	if r.skipped != "" {
 		return r.skipped
 	}
-	return strings.ReplaceAll(strings.Join(r.problems, "; "), "\n", " ")
+	return strings.ReplaceAll(strings.Join(append(slices.Clone(r.problems), r.delays...), "; "), "\n", " ")
 }
 
 // columns are the figures of a result.
@@ -84,7 +87,7 @@ func (r result) row(w io.Writer) {
 	if r.skipped != "" {
 		seen = []string{r.skipped}
 	}
-	if len(r.problems) > 0 {
+	if !r.ok() && r.skipped == "" {
 		seen = append(seen, "**"+r.why()+"**")
 	}
 	text := strings.NewReplacer("|", `\|`, "\n", " ").Replace(strings.ToValidUTF8(strings.Join(seen, "; "), "?"))
@@ -107,7 +110,9 @@ records that are no job, should. rerun: jobs whose handlers began more than once
 end more than once, though only one of these ends counts for beequeue. 2 ids: one job under two ids. 2 states: an id in
 two states, at any time. ghosts: ids in a state, without a record. orphans: records in no state.
 
-Times after a failover count from the moment at which the new master is known.
+Times after a failover count from the moment at which the new master is known. What depends on how fast the machine is
+counts against beequeue when three runs in a row have missed it, and each that did is in the last column; so does a run that
+did not come to its end. Anything else that should not be, such as a lost job where none may be lost, counts at once.
 
 %s
 ## What beequeue must do

@@ -149,7 +149,9 @@ type watch struct {
 	waiting map[string]time.Time // since when it has been waiting without a break
 	twice   map[string][]string  // ids that were in two states
 	now     snapshot
-	at      time.Time
+	at      time.Time     // when now was asked for
+	slow    time.Duration // the longest that a look has taken, while Redis was there
+	away    bool          // the last look has failed
 }
 
 func newWatch(client rueidis.Client, l layout, interval time.Duration) *watch {
@@ -185,13 +187,18 @@ func (w *watch) look(ctx context.Context) {
 	defer cancel()
 	began := time.Now()
 	s, err := w.layout.read(ctx, w.client)
-	if err != nil {
-		return
-	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if err != nil {
+		w.away = true
+		return
+	}
 	w.looks++
 	w.now, w.at = s, began
+	if !w.away {
+		w.slow = max(w.slow, time.Since(began))
+	}
+	w.away = false
 	for id, places := range s.places {
 		if len(places) > 1 {
 			w.twice[id] = places
@@ -228,11 +235,21 @@ func (w *watch) count(state string) int {
 	return w.now.counts[state]
 }
 
-// left is the number of jobs that have not ended; -1 before the first look.
-func (w *watch) left() int {
+// slowest is the longest that Redis took to answer.
+func (w *watch) slowest() time.Duration {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.looks == 0 || time.Since(w.at) > time.Second+w.interval {
+	return w.slow
+}
+
+// left is the number of jobs that have not ended, by a look of just now; -1 without one.
+func (w *watch) left() int { return w.leftSince(time.Now().Add(-time.Second - w.interval)) }
+
+// leftSince is left by a look that began after a moment.
+func (w *watch) leftSince(after time.Time) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.looks == 0 || !w.at.After(after) || time.Since(w.at) > time.Second+w.interval {
 		return -1
 	}
 	n := 0

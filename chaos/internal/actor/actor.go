@@ -86,6 +86,7 @@ const (
 	Error   = "error"   // what the library tells of errors
 	Lost    = "lost"    // it tells that a job belongs to somebody else
 	Stat    = "stat"    // goroutines and memory
+	Starved = "starved" // the process could not run for so many milliseconds, which are its number
 	Exit    = "exit"    // the process ends by itself
 )
 
@@ -196,6 +197,7 @@ func run(ctx context.Context, open Open) (err error) {
 		return fmt.Errorf("open the queue: %w", err)
 	}
 	a.ledger.note(Ready, 0, "", "")
+	defer a.pulse(ctx)()
 	switch a.Role {
 	case Producer:
 		err = a.produce(ctx)
