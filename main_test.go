@@ -1,12 +1,28 @@
 package beequeue_test
 
 import (
+	"context"
+	"errors"
 	"flag"
 	"os"
+	"runtime"
+	"strconv"
 	"testing"
+	"time"
 
 	"github.com/gobeequeue/beequeue/internal/leaktest"
+	"github.com/gobeequeue/beequeue/internal/pulse"
 )
+
+// lateBeats tells when this process could not run.
+var lateBeats pulse.Record
+
+// starvation reports whether an error is of a call that was not answered in time while
+// this process could not run. Such an error is the machine's, and not the library's.
+func starvation(err error, since time.Time) bool {
+	late := errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded)
+	return late && lateBeats.Worst(since) > 500*time.Millisecond
+}
 
 // TestMain runs the tests, stops the servers they started, and then looks for
 // goroutines that were left behind.
@@ -16,9 +32,11 @@ func TestMain(m *testing.M) {
 	// Not so the fuzz targets.
 	fuzzing := flag.Lookup("test.fuzz").Value.String() != ""
 	if p := flag.Lookup("test.parallel"); p.Value.String() == p.DefValue && !fuzzing {
-		_ = flag.Set("test.parallel", "8") // which is a number
+		_ = flag.Set("test.parallel", strconv.Itoa(min(8, 4*runtime.GOMAXPROCS(0)))) // which is a number
 	}
+	stop := pulse.Start(100*time.Millisecond, lateBeats.Add)
 	code := m.Run()
+	stop()
 	for _, s := range servers {
 		s.cleanup.run()
 	}

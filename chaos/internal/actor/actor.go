@@ -16,6 +16,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/gobeequeue/beequeue/internal/pulse"
 )
 
 // Roles.
@@ -197,7 +199,9 @@ func run(ctx context.Context, open Open) (err error) {
 		return fmt.Errorf("open the queue: %w", err)
 	}
 	a.ledger.note(Ready, 0, "", "")
-	defer a.pulse(ctx)()
+	defer pulse.Start(200*time.Millisecond, func(delay time.Duration) {
+		a.ledger.note(Starved, int(delay.Milliseconds()), "", "")
+	})()
 	switch a.Role {
 	case Producer:
 		err = a.produce(ctx)

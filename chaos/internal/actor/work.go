@@ -61,26 +61,6 @@ func (a *actor) busy(ctx context.Context, job Job, id string) error {
 	return nil
 }
 
-// pulse writes down each time for which the process could not run: stopped, or on a machine
-// that had no processor for it. What it returns ends that.
-func (a *actor) pulse(ctx context.Context) (stop func()) {
-	const beat, most = 25 * time.Millisecond, 200 * time.Millisecond
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		for last := time.Now(); sleep(ctx, beat); last = time.Now() {
-			if late := time.Since(last) - beat; late > most {
-				a.ledger.note(Starved, int(late.Milliseconds()), "", "")
-			}
-		}
-	}()
-	return func() {
-		cancel()
-		<-ended
-	}
-}
-
 // report writes down, every ten seconds, what the process holds. What it returns
 // ends that.
 func (a *actor) report(ctx context.Context) (stop func()) {

@@ -1,0 +1,69 @@
+package pulse
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// Beats come in time, and one that does not is told.
+func TestStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var delays []time.Duration
+		blocked := true
+		stop := Start(0, func(delay time.Duration) {
+			delays = append(delays, delay)
+			if blocked {
+				blocked = false
+				timer := time.NewTimer(time.Second) // the next beat begins after it
+				<-timer.C
+			}
+		})
+		timer := time.NewTimer(beat + time.Second + 2*beat)
+		<-timer.C
+		synctest.Wait()
+		stop()
+		stop()
+		if len(delays) != 3 {
+			t.Errorf("%d beats: %v", len(delays), delays)
+		}
+		for _, delay := range delays {
+			if delay != 0 {
+				t.Errorf("a beat was late by %v", delay)
+			}
+		}
+	})
+}
+
+// A process that is busy is told of, from the least delay on.
+func TestLate(t *testing.T) {
+	t.Parallel()
+	delays := make(chan time.Duration, 1000)
+	stop := Start(time.Nanosecond, func(delay time.Duration) {
+		select {
+		case delays <- delay:
+		default:
+		}
+	})
+	defer stop()
+	if delay := <-delays; delay <= 0 { // a timer is never early, and hardly ever in time
+		t.Errorf("late by %v", delay)
+	}
+}
+
+func TestWorst(t *testing.T) {
+	t.Parallel()
+	var r Record
+	if worst := r.Worst(time.Time{}); worst != 0 {
+		t.Errorf("no beat was late by %v", worst)
+	}
+	r.Add(3)
+	r.Add(2)
+	between := time.Now()
+	r.Add(1)
+	for since, want := range map[time.Time]time.Duration{{}: 3, between: 1, time.Now().Add(time.Second): 0} {
+		if worst := r.Worst(since); worst != want {
+			t.Errorf("since %v: %v, want %v", since, worst, want)
+		}
+	}
+}
