@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/redis/rueidis"
 	"github.com/stretchr/testify/require"
@@ -105,3 +106,51 @@ func TestSubscriptionIsGivenUp(t *testing.T) {
 		}
 	})
 }
+
+// A Watch that finds the end of its job by looking, and not by an event, hands on the
+// events that came before it. A look and an event may be there at once, and either may be
+// taken first: so it is tried some times.
+func TestWatchHandsOnBeforeTheEnd(t *testing.T) {
+	t.Parallel()
+	f := open(t, mini, beequeue.Config{})
+	quiet := f.peer(beequeue.Config{NoEvents: true})
+	told := make(chan string, 10) // after the watches
+	f.OnJobProgress(func(_ string, progress json.RawMessage) { told <- string(progress) })
+	for range 10 {
+		job := f.save(nil)
+		var events []string
+		blocked, release, ended := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+		go func() {
+			_, err := job.Watch(bounded(t), func(e beequeue.Event) {
+				if events = append(events, e.Name+" "+string(e.Data)); len(events) == 1 {
+					close(blocked)
+					<-release
+				}
+			})
+			ended <- err
+		}()
+		f.subscribed(1)
+		await(t, "the first event", func() bool {
+			require.NoError(t, job.ReportProgress(bounded(t), 1))
+			receive(t, told, "progress")
+			select {
+			case <-blocked:
+				return true
+			default: // nobody watches yet
+				return false
+			}
+		})
+		looks := time.NewTimer(watchPatience) // it looks after that
+		require.NoError(t, job.ReportProgress(bounded(t), 2))
+		require.Equal(t, "2", receive(t, told, "progress"))
+		drain(t, quiet, 1, succeed)
+		receive(t, looks.C, "the time of the look")
+		close(release)
+		require.NoError(t, receive(t, ended, "Watch"))
+		require.Subset(t, events, []string{"progress 2"})
+		require.Equal(t, "succeeded ", events[len(events)-1])
+	}
+}
+
+// watchPatience is after how long a Watch looks although it has heard nothing.
+const watchPatience = 200 * time.Millisecond
