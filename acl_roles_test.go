@@ -81,7 +81,7 @@ func (r *aclRun) open(client rueidis.Client, config beequeue.Config, expected ..
 	require.NoError(r.t, err)
 	began := time.Now()
 	q.OnError(func(err error) {
-		if starvation(err, began) {
+		if lateBeats.Excuses(err, began) {
 			return
 		}
 		for _, match := range expected {

@@ -1,8 +1,6 @@
 package beequeue_test
 
 import (
-	"context"
-	"errors"
 	"flag"
 	"os"
 	"runtime"
@@ -16,13 +14,6 @@ import (
 
 // lateBeats tells when this process could not run.
 var lateBeats pulse.Record
-
-// starvation reports whether an error is of a call that was not answered in time while
-// this process could not run. Such an error is the machine's, and not the library's.
-func starvation(err error, since time.Time) bool {
-	late := errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded)
-	return late && lateBeats.Worst(since) > 500*time.Millisecond
-}
 
 // TestMain runs the tests, stops the servers they started, and then looks for
 // goroutines that were left behind.

@@ -64,7 +64,7 @@ func open(t *testing.T, s *server, config beequeue.Config) *fixture {
 			if f.faulty {
 				break
 			}
-			if starvation(err, f.began) {
+			if lateBeats.Excuses(err, f.began) {
 				continue
 			}
 			assert.NoError(t, err, "OnError was called")

@@ -306,7 +306,7 @@ func (m *machine) checkErrors() {
 		case as[*beequeue.EventError](err):
 			m.mayHear--
 			require.GreaterOrEqual(m.t, m.mayHear, int64(0), "%v, %s", err, m.model.history())
-		case m.faults > 0 && isOfConnection(err), starvation(err, m.f.began):
+		case m.faults > 0 && isOfConnection(err), lateBeats.Excuses(err, m.f.began):
 		default:
 			require.NoError(m.t, err, "OnError was called, %s", m.model.history())
 		}

@@ -4,12 +4,20 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"runtime"
+	"strconv"
 	"testing"
+	"time"
+
+	"github.com/gobeequeue/beequeue/internal/pulse"
 )
 
 // parallel is how many tests run at once unless -parallel says otherwise: far
 // more than there are processors, as the tests spend their time waiting.
-const parallel = "8"
+func parallel() string { return strconv.Itoa(min(8, 4*runtime.GOMAXPROCS(0))) }
+
+// lateBeats tells when this process could not run.
+var lateBeats pulse.Record //nolint:gochecknoglobals // of the process
 
 // update has the golden records written anew: go test -run Golden -update.
 var update = flag.Bool("update", false, "write ../testdata/node-records.json") //nolint:gochecknoglobals // a flag
@@ -26,10 +34,13 @@ func TestMain(m *testing.M) {
 	chosen := false
 	flag.Visit(func(f *flag.Flag) { chosen = chosen || f.Name == "test.parallel" })
 	if !chosen {
-		if err := flag.Set("test.parallel", parallel); err != nil {
+		if err := flag.Set("test.parallel", parallel()); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
 	}
-	os.Exit(m.Run())
+	stop := pulse.Start(100*time.Millisecond, lateBeats.Add)
+	code := m.Run()
+	stop()
+	os.Exit(code)
 }

@@ -4,6 +4,9 @@
 package pulse
 
 import (
+	"context"
+	"errors"
+	"os"
 	"sync"
 	"time"
 )
@@ -55,6 +58,14 @@ func (r *Record) Add(delay time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.beats = append(r.beats, lateBeat{time.Now(), delay})
+}
+
+// Excuses reports whether an error is of a call that was not answered in time while the
+// process could not run for half a second or longer. Such an error is the machine's, and
+// not the library's.
+func (r *Record) Excuses(err error, since time.Time) bool {
+	late := errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded)
+	return late && r.Worst(since) >= 500*time.Millisecond
 }
 
 // Worst is the longest delay since a moment; 0 if there was none.

@@ -1,6 +1,9 @@
 package pulse
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -48,6 +51,22 @@ func TestLate(t *testing.T) {
 	defer stop()
 	if delay := <-delays; delay <= 0 { // a timer is never early, and hardly ever in time
 		t.Errorf("late by %v", delay)
+	}
+}
+
+func TestExcuses(t *testing.T) {
+	t.Parallel()
+	began := time.Now()
+	late := fmt.Errorf("call: %w", context.DeadlineExceeded)
+	for delay, excused := range map[time.Duration]bool{0: false, 499 * time.Millisecond: false, 500 * time.Millisecond: true} {
+		var r Record
+		r.Add(delay)
+		if r.Excuses(late, began) != excused {
+			t.Errorf("after %v it is not %t that a late reply is excused", delay, excused)
+		}
+		if r.Excuses(errors.New("another"), began) || r.Excuses(late, time.Now().Add(time.Hour)) || r.Excuses(nil, began) {
+			t.Errorf("after %v something else is excused", delay)
+		}
 	}
 }
 
