@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gobeequeue/beequeue"
+	"github.com/gobeequeue/beequeue/internal/queuetest"
 )
 
 // hang starts a worker whose n handlers run until their contexts end, and waits
@@ -212,8 +213,32 @@ func TestCloseTwice(t *testing.T) {
 // A queue that did nothing, or was never reached, closes at once.
 func TestCloseUnused(t *testing.T) {
 	t.Parallel()
-	f := open(t, mini, beequeue.Config{})
-	require.NoError(t, f.Close(context.Background()))
+	queuetest.Within(t, "Close of a queue that did nothing", time.Second, func() time.Duration {
+		f := open(t, mini, beequeue.Config{})
+		began := time.Now()
+		require.NoError(t, f.Close(context.Background()))
+		return time.Since(began)
+	})
+}
+
+// Close ends soon after its deadline if the handlers obey, and not when those that do
+// not would be given up.
+func TestCloseEndsWithItsHandlers(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, s *server) {
+		queuetest.Within(t, "Close, after its deadline,", 1500*time.Millisecond, func() time.Duration {
+			f := open(t, s, beequeue.Config{})
+			r, _ := hang(t, f, 2)
+			ctx, cancel := context.WithTimeout(context.Background(), 700*time.Millisecond)
+			defer cancel()
+			deadline, _ := ctx.Deadline()
+			require.ErrorIs(t, f.Close(ctx), beequeue.ErrUnfinished)
+			took := time.Since(deadline)
+			require.GreaterOrEqual(t, took, time.Duration(0), "the handlers had their time")
+			require.ErrorIs(t, r.wait(), beequeue.ErrUnfinished)
+			return took
+		})
+	})
 }
 
 // Saves that are under way when Close is called are stored, or their callers

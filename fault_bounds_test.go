@@ -139,6 +139,7 @@ type closingClient struct {
 	lane   string
 	closed rueidis.Client
 	times  atomic.Int32
+	goOn   chan struct{} // if it is not nil, the second time waits until it is closed
 }
 
 func (c *closingClient) Do(ctx context.Context, command rueidis.Completed) rueidis.RedisResult {
@@ -147,6 +148,8 @@ func (c *closingClient) Do(ctx context.Context, command rueidis.Completed) rueid
 		if n := c.times.Load(); n > 0 {
 			if c.times.Add(-1); n == 6 {
 				_ = c.Client.Do(ctx, command)
+			} else if n == 5 && c.goOn != nil {
+				<-c.goOn
 			}
 			return c.closed.Do(ctx, c.closed.B().Ping().Build())
 		}
@@ -188,7 +191,7 @@ func TestFaultSaveUncertain(t *testing.T) {
 	s := faultRedis(t)
 	inner, closed := faultClient(t, s.URL()), faultClient(t, s.URL())
 	closed.Close()
-	client := &closingClient{Client: inner, lane: ":save", closed: closed}
+	client := &closingClient{Client: inner, lane: ":save", closed: closed, goOn: make(chan struct{})}
 	q := faultOpen(t, client, faultName(), beequeue.Config{})
 	view := &faultView{t, inner, q.KeyPrefix()}
 	q.save(nil)
@@ -201,6 +204,7 @@ func TestFaultSaveUncertain(t *testing.T) {
 	faultAwait(t, "the save to be sent", func() bool { return client.times.Load() < 6 })
 	cancel()
 	require.ErrorIs(t, faultReceive(t, uncertain, "Save"), beequeue.ErrUncertain)
+	close(client.goOn)
 	require.NoError(t, second.Save(faultContext(t)))
 	require.Zero(t, client.times.Load(), "the client gave up")
 	require.EqualValues(t, 2, view.number("LLEN", "waiting"))

@@ -45,7 +45,7 @@ func TestFaultSaveReplicas(t *testing.T) {
 	require.ErrorIs(t, twin.Save(faultContext(t)), beequeue.ErrDuplicateID)
 
 	replica.Pause(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 6*time.Second) // one waits for 1 s
+	ctx, cancel := context.WithTimeout(t.Context(), 6*time.Second) // a WAIT of 1 s has to end before
 	job := q.CreateJob("alone")
 	err := job.Save(ctx)
 	cancel()

@@ -241,6 +241,10 @@ func (f *fixture) checkLayout() {
 // subscription or a blocked command.
 func (f *fixture) checkConnections() {
 	f.t.Helper()
+	began := time.Now()
+	defer func() {
+		assert.Less(f.t, time.Since(began), 20*time.Second, "it is for Close to end them, and not for the client's idle timeout")
+	}()
 	await(f.t, "subscriptions end", func() bool {
 		return f.subscriptions("events")+f.subscriptions("earlierDelayed") == 0
 	})

@@ -140,11 +140,11 @@ func (q *Queue) watchJob(ctx context.Context, id string, saved mark, pass func(e
 		case err == nil && e.unsure:
 			patience = 25 * time.Millisecond // Node keeps no result with the job
 		}
-		if heard, ok := w.heardEnd(ctx, patience); ok && (err != nil || heard.Name == e.Name) {
-			w.pass(pass)
+		heard, ok := w.heardEnd(ctx, patience)
+		w.pass(pass)
+		if ok && (err != nil || heard.Name == e.Name) {
 			return heard.ending(), nil
 		}
-		w.pass(pass)
 		return e, err
 	}
 }

@@ -33,7 +33,7 @@ var clusterScenarios = []scenario{
 		bound: "resumes within 2 s of the new master; lost is only what had not been copied (docs/guarantees.md)",
 		needs: need{cluster: true},
 		run: func(s *scene) {
-			s.mayLose = trafficLines
+			s.mayLose, s.lagging = trafficLines, true
 			clusterKilled(s)
 		},
 	},
@@ -66,6 +66,7 @@ func clusterFailover(s *scene) {
 	c.Failover(s.tb, queueKey)
 	s.resumed(time.Now(), "")
 	s.drained()
+	s.savesWithin(10 * time.Second)
 	s.most("refused", s.count(actor.Refused), 0)
 	s.most("unsure", s.count(actor.Unsure), 0)
 	s.mostRuns("doubled", s.doubles(), 0)
@@ -77,6 +78,7 @@ func clusterMigration(s *scene) {
 	c.MigrateSlot(s.tb, queueKey, func() { s.pass(3 * time.Second) })
 	s.resumed(time.Now(), "")
 	s.drained()
+	s.savesWithin(10 * time.Second)
 	s.most("refused", s.count(actor.Refused), 0)
 	s.most("unsure", s.count(actor.Unsure), 0)
 	s.mostRuns("doubled", s.doubles(), 0)
@@ -150,7 +152,7 @@ var sentinelScenarios = []scenario{
 		bound: "resumes within 2 s of the new master; lost is only what had not been copied (docs/guarantees.md)",
 		needs: need{sentinel: true},
 		run: func(s *scene) {
-			s.mayLose = trafficLines
+			s.mayLose, s.lagging = trafficLines, true
 			sentinelKilled(s)
 		},
 	},
@@ -198,14 +200,14 @@ func sentinelFailover(s *scene, needsReplica bool, args ...string) {
 	if named {
 		gone := s.awaits(10*time.Second, func() bool { return !stays() })
 		s.check(gone, "somebody stays on the demoted master")
-		s.within(time.Since(at), most, "nobody on the demoted master after")
+		s.within(at, time.Now(), most, "nobody on the demoted master after")
 		left = time.Now()
 	}
 	if needsReplica {
 		s.resumed(s.replicated(st.Master(s.tb)), "with the replica")
 	} else { // the old master takes writes until it is left, and they are lost
 		accepted := max(s.between(began, left, actor.Saved), int(left.Sub(began).Seconds()*trafficRate))
-		s.mayLose = accepted + trafficLines
+		s.mayLose, s.lagging = accepted+trafficLines, true
 		s.resumed(time.Now(), "")
 	}
 	s.drained()

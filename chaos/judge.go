@@ -45,16 +45,20 @@ func (s *scene) judge() verdict {
 		ledgers = append(ledgers, p.entries())
 	}
 	v := count(s.library.layout, ledgers, end, s.watch.seenTwice())
-	mayLose, mayFail := s.mayLose, s.mayFail
-	if mayLose > 0 { // how far behind a replica is depends on the machine
-		s.checkPace(v.lost <= mayLose, "lost %d, at most %d", v.lost, mayLose)
-		mayLose = max(mayLose, v.lost)
+	hard := v // what counts at once
+	if s.lagging {
+		s.checkPace(v.lost <= s.mayLose, "lost %d, at most %d", v.lost, s.mayLose)
+		hard.lost = 0
 	}
 	if s.mayDie && s.starved() { // a job on its last chance whose worker was taken for lost
-		s.checkPace(v.failed <= mayFail, "failed %d, at most %d", v.failed, mayFail)
-		mayFail = max(mayFail, v.failed)
+		s.checkPace(v.failed <= s.mayFail, "failed %d, at most %d", v.failed, s.mayFail)
+		hard.failed = 0
 	}
-	s.problems = append(s.problems, v.problems(mayLose, mayFail)...)
+	if s.cut && len(s.problems) == 0 { // of what was given up, something is left
+		s.checkPace(v.stranded == 0, "stranded %d, at most 0", v.stranded)
+		hard.stranded = 0
+	}
+	s.problems = append(s.problems, hard.problems(s.mayLose, s.mayFail)...)
 	for _, p := range s.processes {
 		s.check(p.order.Role != actor.Worker || !p.exited() || p.told || s.mayDie, "a worker ended by itself: %s", p.stderr.headline())
 	}

@@ -132,19 +132,50 @@ func TestProblems(t *testing.T) {
 
 // A time that is too long is a delay, and each is in the table.
 func TestWithin(t *testing.T) {
+	now := time.Now()
 	s := &scene{tb: t}
-	s.within(time.Second, time.Second, "it")
+	s.within(now, now.Add(time.Second), time.Second, "it")
 	require.Empty(t, s.delays)
-	s.within(time.Second+1, time.Second, "it")
+	s.within(now, now.Add(time.Second+1), time.Second, "it")
 	require.Len(t, s.delays, 1)
 	require.Len(t, s.measures, 2)
 	require.Empty(t, s.problems)
 }
 
+// A process that could not run extends a bound by what of that lies in its time.
+func TestHeldUp(t *testing.T) {
+	s := &scene{tb: t}
+	entry := actor.Entry{T: time.Now().UnixNano(), What: actor.Starved, N: 1000}
+	begin, end := entry.Time().Add(-time.Second), entry.Time()
+	s.processes = []*process{wrote(t, actor.Producer, entry)}
+	for _, c := range []struct{ from, to, held time.Duration }{ // since the begin
+		{-time.Hour, time.Hour, time.Second},
+		{0, 300 * time.Millisecond, 300 * time.Millisecond},
+		{900 * time.Millisecond, time.Hour, 100 * time.Millisecond},
+		{time.Second, time.Hour, 0},
+		{-time.Hour, 0, 0},
+		{-time.Hour, -time.Minute, 0},
+	} {
+		assert.Equal(t, c.held, s.heldUp(begin.Add(c.from), begin.Add(c.to)))
+	}
+	s.within(begin, end, time.Millisecond, "it")
+	require.Empty(t, s.delays)
+	s.within(begin, end.Add(2*time.Millisecond), time.Millisecond, "it")
+	require.Len(t, s.delays, 1)
+}
+
+// wrote gives a process that has written something.
+func wrote(t *testing.T, role string, entries ...actor.Entry) *process {
+	t.Helper()
+	file, err := os.Create(filepath.Join(t.TempDir(), "ledger"))
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = file.Close() })
+	return &process{order: actor.Order{Role: role}, ledger: file, counts: make(map[string]int), seen: entries}
+}
+
 // A scenario is run again for its delays alone, and not for ever.
 func TestRepeat(t *testing.T) {
 	late, lost, fine := result{delays: []string{"late"}}, result{delays: []string{"late"}, problems: []string{"lost"}}, result{}
-	cut := result{cut: true, problems: []string{"gone"}}
 	for name, c := range map[string]struct {
 		runs     []result
 		tries    int
@@ -155,7 +186,6 @@ func TestRepeat(t *testing.T) {
 		"late once": {runs: []result{late, fine}, tries: 2, ok: true, measures: []string{"try 1: late"}},
 		"lost":      {runs: []result{lost}, tries: 1},
 		"then lost": {runs: []result{late, lost}, tries: 2, measures: []string{"try 1: late"}},
-		"cut short": {runs: []result{cut, fine}, tries: 2, ok: true, measures: []string{"try 1: gone"}},
 		"always":    {runs: []result{late, late, late}, tries: 3, measures: []string{"try 1: late", "try 2: late"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -174,12 +204,18 @@ func TestRepeat(t *testing.T) {
 // A job that ran twice is a problem, and a delay if a worker could not run for so long that
 // it may have lost it.
 func TestMostRuns(t *testing.T) {
-	for starved, excused := range map[time.Duration]bool{0: false, stall / 4: false, stall/4 + time.Millisecond: true} {
-		s := &scene{tb: t}
-		file, err := os.Create(filepath.Join(t.TempDir(), "ledger"))
-		require.NoError(t, err)
-		t.Cleanup(func() { _ = file.Close() })
-		s.processes = []*process{{ledger: file, counts: make(map[string]int), seen: []actor.Entry{{What: actor.Starved, N: int(starved.Milliseconds())}}}}
+	for _, c := range []struct {
+		role    string
+		starved int
+		excused bool
+	}{
+		{actor.Worker, 0, false},
+		{actor.Worker, 600, false},
+		{actor.Worker, 700, true},
+		{actor.Producer, 700, false},
+	} {
+		excused := c.excused
+		s := &scene{tb: t, processes: []*process{wrote(t, c.role, actor.Entry{What: actor.Starved, N: c.starved})}}
 		s.mostRuns("doubled", 1, 1)
 		require.Empty(t, append(s.problems, s.delays...))
 		s.mostRuns("doubled", 2, 1)
@@ -188,12 +224,17 @@ func TestMostRuns(t *testing.T) {
 	}
 }
 
-// What gave up is a problem.
+// What gave up is a problem, unless the machine did not run it.
 func TestPlays(t *testing.T) {
 	s := &scene{tb: t}
 	require.True(t, s.plays(func() {}))
 	require.False(t, s.plays(func() { panic(gaveUp{"waited in vain"}) }))
+	require.Equal(t, []string{"waited in vain"}, s.problems)
+	require.Empty(t, s.delays)
+	s = &scene{tb: t, processes: []*process{wrote(t, actor.Worker, actor.Entry{What: actor.Starved, N: 1000})}}
+	require.False(t, s.plays(func() { panic(gaveUp{"waited in vain"}) }))
 	require.Equal(t, []string{"waited in vain"}, s.delays)
+	require.Empty(t, s.problems)
 }
 
 // A soak that grows is found out, and one that does not is not.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -15,7 +14,6 @@ import (
 
 	"github.com/gobeequeue/beequeue"
 	"github.com/gobeequeue/beequeue/chaos/internal/actor"
-	"github.com/gobeequeue/beequeue/internal/queuetest"
 	"github.com/gobeequeue/beequeue/internal/redistest"
 )
 
@@ -58,97 +56,14 @@ type scene struct {
 	interval  time.Duration // between two looks at Redis
 	replicas  int           // that must have a job before its save succeeds
 	mayLose   int           // jobs that replication had not copied
+	lagging   bool          // how many that are depends on how fast the machine is
 	mayFail   int           // jobs that are to
 	mayDie    bool          // workers, of their jobs
+	cut       bool          // the scenario did not come to its end
 
 	measures []string // what was seen, in words
 	problems []string // what should not have been
 	delays   []string // what should not have been, and may be a busy machine's doing
-}
-
-// mostTries is how often a scenario is run at most.
-const mostTries = 3
-
-// enact runs a scenario. What a machine that was busy at the moment may have spoilt is
-// tried again before it counts against beequeue; anything else counts at once.
-func enact(ctx context.Context, l *library, sc scenario, bounded bool) result {
-	if why := l.cannot(sc.needs); why != "" {
-		return result{scenario: sc, library: l.name, skipped: why}
-	}
-	if l.name != ours {
-		return try(ctx, l, sc, bounded)
-	}
-	return repeat(func() result { return try(ctx, l, sc, bounded) })
-}
-
-// repeat runs a scenario again while nothing but delays speaks against it, or it did not
-// come to its end.
-func repeat(run func() result) result {
-	var before []string
-	for tries := 1; ; tries++ {
-		r := run()
-		if !r.ok() && (r.cut || len(r.problems) == 0) && tries < mostTries {
-			before = append(before, fmt.Sprintf("try %d: %s", tries, r.why()))
-			continue
-		}
-		r.measures = append(r.measures, before...)
-		return r
-	}
-}
-
-// try runs a scenario once.
-func try(ctx context.Context, l *library, sc scenario, bounded bool) result {
-	r := result{scenario: sc, library: l.name}
-	began := time.Now()
-	err := redistest.Program("chaos", func(tb testing.TB) error {
-		s := &scene{tb: tb, ctx: ctx, library: l, bounded: bounded, dir: tb.TempDir(), patience: l.patience, interval: 20 * time.Millisecond}
-		defer s.close()
-		r.cut = true // if anything fails
-		r.cut = !s.play(sc)
-		r.verdict = s.judge()
-		r.measures, r.problems, r.delays = s.measures, s.problems, s.delays
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		return nil
-	})
-	if err != nil {
-		r.delays = append(r.delays, err.Error())
-	}
-	r.took = time.Since(began)
-	return r
-}
-
-// gaveUp ends a scenario of which nothing more can come. What there is is judged.
-type gaveUp struct{ why string }
-
-// play reports whether the scenario came to its end.
-func (s *scene) play(sc scenario) bool {
-	if s.plays(func() { sc.run(s) }) {
-		return true
-	}
-	for _, p := range s.processes {
-		if p.order.Role == actor.Producer {
-			p.kill()
-		}
-	}
-	s.plays(s.drained)
-	return false
-}
-
-// plays reports whether it came to its end.
-func (s *scene) plays(f func()) (whole bool) {
-	defer func() {
-		switch why := recover().(type) {
-		case nil:
-		case gaveUp:
-			s.checkPace(false, "%s", why.why)
-		default:
-			panic(why)
-		}
-	}()
-	f()
-	return true
 }
 
 // close ends the processes, and then what looks at Redis.
@@ -169,39 +84,6 @@ func (s *scene) check(holds bool, format string, args ...any) {
 	if !holds {
 		s.problems = append(s.problems, fmt.Sprintf(format, args...))
 	}
-}
-
-// checkPace is check for what depends on how fast the machine is: the scenario is tried
-// again before it counts.
-func (s *scene) checkPace(holds bool, format string, args ...any) {
-	if !holds {
-		s.delays = append(s.delays, fmt.Sprintf(format, args...))
-	}
-}
-
-// within checks a time, and takes note of it. For as long as a process could not run, nobody
-// can expect anything of it.
-func (s *scene) within(took, most time.Duration, what string) {
-	s.measure("%s %s", what, seconds(took))
-	if lost := s.heldUp(); lost > 0 {
-		s.measure("a process was held up for %s", seconds(lost))
-		most += lost
-	}
-	s.checkPace(took <= most, "%s took %s, at most %s", what, seconds(took), seconds(most))
-}
-
-// calm waits until processes that have nothing to do have used next to no CPU for a whole
-// while: the tail of what they did before is let pass.
-func (s *scene) calm(all []*process, while time.Duration) {
-	const most = 5.0 // % of a processor, each
-	grown := queuetest.Calmest(most, func() (cpu float64) {
-		for _, p := range all {
-			cpu += 100 * p.cpu().Seconds() / while.Seconds() / float64(len(all))
-		}
-		return cpu
-	}, func() { s.pass(while) })
-	s.measure("%.1f %% CPU while there was nothing to do", slices.Min(grown))
-	s.checkPace(slices.Min(grown) <= most, "%.1f %% CPU in each %v in which there was nothing to do", grown, while)
 }
 
 func (s *scene) measure(format string, args ...any) {
@@ -440,7 +322,7 @@ func (s *scene) resumes(after time.Time, role, what, words string) {
 		return true
 	})
 	if !last.IsZero() {
-		s.within(last.Sub(after), resume, words)
+		s.within(after, last, resume, words)
 	}
 }
 

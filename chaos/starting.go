@@ -59,7 +59,7 @@ func (s *scene) startsIn(o actor.Order, end func()) {
 			s.check(false, "a worker had ended: %s", p.stderr.headline())
 			continue
 		}
-		s.within(first.Sub(at), resume, "its first job after")
+		s.within(at, first, resume, "its first job after")
 	}
 	s.drained()
 	s.mostRuns("doubled", s.doubles(), 0)

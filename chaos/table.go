@@ -19,7 +19,6 @@ type result struct {
 	measures []string
 	problems []string
 	delays   []string
-	cut      bool // it did not come to its end
 	took     time.Duration
 }
 
@@ -111,8 +110,8 @@ end more than once, though only one of these ends counts for beequeue. 2 ids: on
 two states, at any time. ghosts: ids in a state, without a record. orphans: records in no state.
 
 Times after a failover count from the moment at which the new master is known. What depends on how fast the machine is
-counts against beequeue when three runs in a row have missed it, and each that did is in the last column; so does a run that
-did not come to its end. Anything else that should not be, such as a lost job where none may be lost, counts at once.
+counts against beequeue when three runs in a row have missed it, and each that did is in the last column. Anything else that
+should not be, such as a lost job where none may be lost, counts at once.
 
 %s
 ## What beequeue must do
