@@ -13,7 +13,7 @@ import (
 
 // beat is the time between two beats. The operating system may be late by some
 // milliseconds on any machine.
-const beat = 25 * time.Millisecond
+const beat = 50 * time.Millisecond
 
 // Start calls late each time that a beat comes later than by least, with the delay. The
 // calls come one after the other. The func that it returns ends that, and waits for it.
