@@ -188,19 +188,11 @@ func (s *scene) calm(all []*process, while time.Duration) {
 
 // savesWithin checks the slowest save.
 func (s *scene) savesWithin(most time.Duration) {
-	var from, to time.Time
-	for _, p := range s.processes {
-		saving := make(map[int]time.Time) // since when
-		for _, e := range p.entries() {
-			switch e.What {
-			case actor.Save:
-				saving[e.N] = e.Time()
-			case actor.Saved:
-				if begun := saving[e.N]; !begun.IsZero() && e.Time().Sub(begun) > to.Sub(from) {
-					from, to = begun, e.Time()
-				}
-			}
+	var slowFrom, slowTo time.Time
+	s.eachSaved(func(from, to time.Time) {
+		if to.Sub(from) > slowTo.Sub(slowFrom) {
+			slowFrom, slowTo = from, to
 		}
-	}
-	s.within(from, to, most, "slowest save")
+	})
+	s.within(slowFrom, slowTo, most, "slowest save")
 }

@@ -346,6 +346,16 @@ func (s *scene) breaks(d time.Duration) {
 	s.pass(d)
 	ended := time.Now()
 	saved := 0
+	s.eachSaved(func(from, to time.Time) {
+		if from.After(began) && to.Before(ended) {
+			saved++
+		}
+	})
+	s.check(saved == 0, "%d jobs were saved during the fault", saved)
+}
+
+// eachSaved calls f for each save that succeeded, with its beginning and its end.
+func (s *scene) eachSaved(f func(from, to time.Time)) {
 	for _, p := range s.processes {
 		saving := make(map[int]time.Time) // since when
 		for _, e := range p.entries() {
@@ -353,13 +363,10 @@ func (s *scene) breaks(d time.Duration) {
 			case actor.Save:
 				saving[e.N] = e.Time()
 			case actor.Saved:
-				if saving[e.N].After(began) && e.Time().Before(ended) {
-					saved++
-				}
+				f(saving[e.N], e.Time())
 			}
 		}
 	}
-	s.check(saved == 0, "%d jobs were saved during the fault", saved)
 }
 
 // count counts entries of all processes.
