@@ -286,7 +286,7 @@ func killerJob(s *scene) {
 		good := len(places) == 1 && (places[0] == "succeeded" || places[0] == "completed")
 		switch {
 		case !isKiller && !good:
-			s.excused(s.starved())(false, "job %s is in %v", id, places)
+			s.checkRun(false, "job %s is in %v", id, places)
 		case isKiller:
 			s.check(len(places) == 1 && places[0] == "failed", "the killer is in %v", places)
 			s.check(strings.Contains(record, "stalled"), "the record of the killer gives no reason")
