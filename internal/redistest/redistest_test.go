@@ -3,6 +3,8 @@ package redistest
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -160,6 +162,37 @@ func TestStopAndRestart(t *testing.T) {
 	if got, err := message.AsStrMap(); err != nil || got["maxmemory"] != "104857600" {
 		t.Errorf("rewritten settings were lost: %v, %v", got, err)
 	}
+}
+
+// A kill can cut a transaction short in the append-only file. The test cuts it there
+// itself: a kill rarely hits the moment of a write.
+func TestRestartAfterTornAppendOnlyFile(t *testing.T) {
+	t.Parallel()
+	server := Start(t, "--appendonly", "yes", "--appendfsync", "always")
+	script := []string{"EVAL", "redis.call('INCR', 'n') redis.call('RPUSH', 'list', 'x') redis.call('SET', 'k', 'v')", "0"}
+	server.Do(t, script...)
+	server.Kill()
+	files, err := filepath.Glob(filepath.Join(server.dir, "appendonlydir", "*.incr.aof"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	files = append(files, filepath.Join(server.dir, "appendonly.aof")) // before Redis 7
+	info, err := os.Stat(files[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(files[0], info.Size()-20); err != nil { // within the SET
+		t.Fatal(err)
+	}
+	server.Restart(t)
+	if message := server.Do(t, "GET", "n"); !message.IsNil() {
+		t.Fatalf("half a script was run: %v", message)
+	}
+	server.Do(t, script...)
+	server.Kill()
+	server.Restart(t)
+	wantString(t, server, "1", "GET", "n")
+	wantString(t, server, "1", "EVAL", "return tostring(redis.call('LLEN', 'list'))", "0")
 }
 
 func TestPauseAndResume(t *testing.T) {

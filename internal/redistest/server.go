@@ -339,16 +339,45 @@ func (s *Server) end(by func(*process)) {
 
 // Restart starts the server again with the same port, directory and settings, and
 // waits until it answers and has loaded its data. A server that still runs is
-// stopped first.
+// stopped first. If the server was killed in the middle of writing its append-only
+// file, Restart has it write a new one, see mendAppendOnly.
 func (s *Server) Restart(tb testing.TB) {
 	tb.Helper()
 	s.Stop(tb)
+	logged := len(s.log())
 	waitFor(tb, "the port of "+s.Addr, []*Server{s}, func() error {
 		err := s.launch()
 		if err != nil && !errors.Is(err, errPortTaken) {
 			tb.Fatalf("redistest: restart %s: %v%s", s.Addr, err, logTails([]*Server{s}))
 		}
 		return err
+	})
+	if strings.Contains(s.log()[logged:], "Truncating the AOF") {
+		s.mendAppendOnly(tb)
+	}
+}
+
+// mendAppendOnly has the server write its append-only file anew. A transaction that a
+// kill cut short is not run when the server loads the file. But redis-server (7.0 and
+// later, at least) cuts the file behind the last whole command of that transaction, not
+// before its MULTI, and appends to it. The next start then runs those commands together
+// with the transaction that follows. A second kill would bring half a script back.
+func (s *Server) mendAppendOnly(tb testing.TB) {
+	tb.Helper()
+	s.Do(tb, "BGREWRITEAOF")
+	waitFor(tb, "a new append-only file", []*Server{s}, func() error {
+		info, err := s.text("INFO", "persistence")
+		if err != nil {
+			return err
+		}
+		for name, want := range map[string]string{
+			"aof_rewrite_in_progress": "0", "aof_rewrite_scheduled": "0", "aof_last_bgrewrite_status": "ok",
+		} {
+			if got := infoField(info, name); got != want {
+				return fmt.Errorf("%s is %q", name, got)
+			}
+		}
+		return nil
 	})
 }
 
@@ -388,12 +417,17 @@ func (s *Server) DropClients(tb testing.TB) {
 // logTail returns the last lines of the server's log.
 func (s *Server) logTail() string {
 	const lines = 25
+	all := strings.SplitAfter(s.log(), "\n")
+	return strings.Join(all[max(0, len(all)-lines-1):], "")
+}
+
+// log returns what the server has logged so far.
+func (s *Server) log() string {
 	text, err := os.ReadFile(filepath.Join(s.dir, logFile))
 	if err != nil {
 		return err.Error() + "\n"
 	}
-	all := strings.SplitAfter(string(text), "\n")
-	return strings.Join(all[max(0, len(all)-lines-1):], "")
+	return string(text)
 }
 
 // infoField returns the value of a line "name:value", as INFO and CLUSTER INFO
