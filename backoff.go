@@ -29,6 +29,15 @@ type BackoffFunc func(job *Job) time.Duration
 // retried sixty times would overflow.
 const maxBackoff = 365 * 24 * time.Hour
 
+// knowsBackoff reports whether jobs of the queue may name a strategy.
+func (q *Queue) knowsBackoff(s Strategy) bool {
+	switch s {
+	case Immediate, Fixed, Exponential:
+		return true
+	}
+	return q.config.Backoffs[s] != nil
+}
+
 // next gives the wait before the job's next try, and prepares the backoff that
 // is stored with the job for the try after it. As in Bee-Queue, Exponential
 // uses the stored delay as it stands and then doubles it in the record.

@@ -140,6 +140,24 @@ func (q *Queue) readJobs(ctx context.Context, ids []string) ([]*Job, error) {
 	return jobs, errors.Join(bad...)
 }
 
+// Counts is how many jobs are in each state. Bee-Queue calls it health.
+type Counts struct {
+	Waiting, Active, Delayed, Succeeded, Failed int64
+	// NewestJob is the newest automatic id; zero if there was none.
+	NewestJob int64
+}
+
+// Counts returns how many jobs are in each state, read in one step.
+func (q *Queue) Counts(ctx context.Context) (Counts, error) {
+	ctx, cancel := q.bound(ctx)
+	defer cancel()
+	c, err := q.counts(ctx)
+	if err != nil {
+		return c, q.fault(err, "counts")
+	}
+	return c, nil
+}
+
 // RemoveJob removes a job, whatever state it is in; one that does not exist is
 // no error, as in Bee-Queue. If the job is running, its handler's context is
 // cancelled at the worker's next heartbeat, and nothing of it is recorded.
