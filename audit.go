@@ -52,7 +52,7 @@ func (f Finding) String() string {
 func (q *Queue) Audit(ctx context.Context) ([]Finding, error) {
 	findings, err := q.audit(ctx, false)
 	if err != nil {
-		return findings, q.fault(err, "audit")
+		return findings, q.wrap(err, "audit")
 	}
 	return findings, nil
 }
@@ -65,7 +65,7 @@ func (q *Queue) Audit(ctx context.Context) ([]Finding, error) {
 func (q *Queue) Repair(ctx context.Context) ([]Finding, error) {
 	findings, err := q.audit(ctx, true)
 	if err != nil {
-		return findings, q.fault(err, "repair")
+		return findings, q.wrap(err, "repair")
 	}
 	return findings, nil
 }

@@ -51,13 +51,13 @@ const maxConcurrency = 100_000
 func (q *Queue) work(ctx context.Context, concurrency int, handler Handler, drain bool) error {
 	switch {
 	case concurrency < 1 || concurrency > maxConcurrency:
-		return q.fault(fmt.Errorf("concurrency %d is not between 1 and %d", concurrency, maxConcurrency), "process")
+		return q.wrap(fmt.Errorf("concurrency %d is not between 1 and %d", concurrency, maxConcurrency), "process")
 	case handler == nil:
-		return q.fault(errors.New("handler is nil"), "process")
+		return q.wrap(errors.New("handler is nil"), "process")
 	}
 	w := newWorker(ctx, q, concurrency, handler, drain)
 	if err := q.enlist(w); err != nil {
-		return q.fault(err, "process")
+		return q.wrap(err, "process")
 	}
 	w.err = w.run(ctx)
 	q.mu.Lock()
@@ -65,7 +65,7 @@ func (q *Queue) work(ctx context.Context, concurrency int, handler Handler, drai
 	q.mu.Unlock()
 	close(w.ended)
 	if w.err != nil {
-		return q.fault(w.err, "process")
+		return q.wrap(w.err, "process")
 	}
 	return nil
 }

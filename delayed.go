@@ -15,7 +15,7 @@ const recheck = 5 * time.Second
 // ones on the channel `earlierDelayed`.
 func (w *worker) raiseDelayed(ctx context.Context) {
 	alarm := newDueAlarm()
-	stop := w.q.hub.hearDue(alarm.earlier)
+	stop := w.q.subscriber.hearDue(alarm.earlier)
 	defer stop()
 	var wait pause
 	for ctx.Err() == nil {

@@ -36,21 +36,21 @@ type callbacks struct {
 	jobFailed    []func(string, error)
 	jobProgress  []func(string, json.RawMessage)
 
-	troubles []error // for OnError, in order
-	unheard  int     // errors that did not get in line
-	telling  bool    // somebody is calling OnError
+	pending   []error // for OnError, in order
+	dropped   int     // errors that did not get in line
+	reporting bool    // somebody is calling OnError
 
 	logged time.Time // when the log last got an error
 	muted  int       // errors since that the log did not get
 }
 
-func listen[F any](c *callbacks, list *[]F, f F) {
+func addCallback[F any](c *callbacks, list *[]F, f F) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	*list = append(*list, f)
 }
 
-func heard[F any](c *callbacks, list *[]F) []F {
+func callbacksOf[F any](c *callbacks, list *[]F) []F {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	return *list
@@ -58,73 +58,73 @@ func heard[F any](c *callbacks, list *[]F) []F {
 
 // OnReady calls f when Redis has answered for the first time and the queue's
 // keys fit it: in Ready, or at the start of Process.
-func (q *Queue) OnReady(f func()) { listen(&q.callbacks, &q.callbacks.ready, f) }
+func (q *Queue) OnReady(f func()) { addCallback(&q.callbacks, &q.callbacks.ready, f) }
 
 // OnError calls f with every error that no call returns: lost connections,
 // malformed records and messages, jobs whose ownership was lost, panics of
 // callbacks. It is called for one error after the other, beside everything else;
 // while it is slow, at most 1,000 errors wait. Failed jobs are no errors. Without
 // OnError, errors go to Config.Logger.
-func (q *Queue) OnError(f func(error)) { listen(&q.callbacks, &q.callbacks.errors, f) }
+func (q *Queue) OnError(f func(error)) { addCallback(&q.callbacks, &q.callbacks.errors, f) }
 
 // OnSucceeded calls f when a job that this queue value processed has succeeded
 // and that is recorded. The result is nil if the handler returned nil.
 func (q *Queue) OnSucceeded(f func(job *Job, result json.RawMessage)) {
-	listen(&q.callbacks, &q.callbacks.succeeded, f)
+	addCallback(&q.callbacks, &q.callbacks.succeeded, f)
 }
 
 // OnRetrying calls f when a job that this queue value processed has failed and
 // will be tried again.
 func (q *Queue) OnRetrying(f func(job *Job, err error)) {
-	listen(&q.callbacks, &q.callbacks.retrying, f)
+	addCallback(&q.callbacks, &q.callbacks.retrying, f)
 }
 
 // OnFailed calls f when a job that this queue value processed has failed, also
 // if it will be tried again, as Bee-Queue's `failed` does.
 func (q *Queue) OnFailed(f func(job *Job, err error)) {
-	listen(&q.callbacks, &q.callbacks.failed, f)
+	addCallback(&q.callbacks, &q.callbacks.failed, f)
 }
 
 // OnFailedForGood calls f when a job that this queue value processed has failed
 // and will not be tried again: Bee-Queue's `failed:fatal`.
 func (q *Queue) OnFailedForGood(f func(job *Job, err error)) {
-	listen(&q.callbacks, &q.callbacks.fatal, f)
+	addCallback(&q.callbacks, &q.callbacks.fatal, f)
 }
 
 // OnStalled calls f with the id of each job that this queue value took back
 // from a lost worker.
-func (q *Queue) OnStalled(f func(id string)) { listen(&q.callbacks, &q.callbacks.stalled, f) }
+func (q *Queue) OnStalled(f func(id string)) { addCallback(&q.callbacks, &q.callbacks.stalled, f) }
 
 // OnRaised calls f with the number of delayed jobs that this queue value moved
 // to waiting as they came due: Bee-Queue's `raised jobs`.
-func (q *Queue) OnRaised(f func(n int)) { listen(&q.callbacks, &q.callbacks.raised, f) }
+func (q *Queue) OnRaised(f func(n int)) { addCallback(&q.callbacks, &q.callbacks.raised, f) }
 
 // OnJobSucceeded calls f for every job of the queue that succeeds, whoever
 // processed it. Like the other OnJob callbacks it subscribes to the queue's
 // events, until Close; what happens while the connection is broken is missed.
 func (q *Queue) OnJobSucceeded(f func(id string, result json.RawMessage)) {
-	listen(&q.callbacks, &q.callbacks.jobSucceeded, f)
-	q.hub.listen()
+	addCallback(&q.callbacks, &q.callbacks.jobSucceeded, f)
+	q.subscriber.listen()
 }
 
 // OnJobRetrying calls f for every job of the queue that failed and will be tried
 // again, whoever processed it. The error is a *FailedError.
 func (q *Queue) OnJobRetrying(f func(id string, err error)) {
-	listen(&q.callbacks, &q.callbacks.jobRetrying, f)
-	q.hub.listen()
+	addCallback(&q.callbacks, &q.callbacks.jobRetrying, f)
+	q.subscriber.listen()
 }
 
 // OnJobFailed calls f for every job of the queue that fails for good, whoever
 // processed it. The error is a *FailedError.
 func (q *Queue) OnJobFailed(f func(id string, err error)) {
-	listen(&q.callbacks, &q.callbacks.jobFailed, f)
-	q.hub.listen()
+	addCallback(&q.callbacks, &q.callbacks.jobFailed, f)
+	q.subscriber.listen()
 }
 
 // OnJobProgress calls f for every progress report of any job of the queue.
 func (q *Queue) OnJobProgress(f func(id string, progress json.RawMessage)) {
-	listen(&q.callbacks, &q.callbacks.jobProgress, f)
-	q.hub.listen()
+	addCallback(&q.callbacks, &q.callbacks.jobProgress, f)
+	q.subscriber.listen()
 }
 
 // guard runs a callback of the user's.
@@ -143,7 +143,7 @@ func (c *callbacks) guard(q *Queue, name string, f func()) {
 }
 
 func (c *callbacks) fireReady(q *Queue) {
-	for _, f := range heard(c, &c.ready) {
+	for _, f := range callbacksOf(c, &c.ready) {
 		c.guard(q, "OnReady", f)
 	}
 }
@@ -154,41 +154,41 @@ const errorsMost = 1000
 // fireError passes an error to OnError, by a goroutine that is there while there
 // are errors: whoever reports one, the heartbeat say, does not wait for the user.
 func (c *callbacks) fireError(q *Queue, err error) {
-	if len(heard(c, &c.errors)) == 0 {
+	if len(callbacksOf(c, &c.errors)) == 0 {
 		c.log(q, err)
 		return
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.troubles) == errorsMost {
-		c.unheard++
+	if len(c.pending) == errorsMost {
+		c.dropped++
 		return
 	}
-	c.troubles = append(c.troubles, err)
-	if c.telling {
+	c.pending = append(c.pending, err)
+	if c.reporting {
 		return
 	}
-	c.telling = true
-	if !q.spawn(func() { c.tellErrors(q) }) {
-		go c.tellErrors(q) // after Close, which waits for nothing more
+	c.reporting = true
+	if !q.spawn(func() { c.reportErrors(q) }) {
+		go c.reportErrors(q) // after Close, which waits for nothing more
 	}
 }
 
-// tellErrors calls OnError until there are no errors left.
-func (c *callbacks) tellErrors(q *Queue) {
+// reportErrors calls OnError until there are no errors left.
+func (c *callbacks) reportErrors(q *Queue) {
 	for {
 		c.mu.Lock()
-		list, troubles, unheard := c.errors, c.troubles, c.unheard
-		c.troubles, c.unheard = nil, 0
-		c.telling = len(troubles) > 0
+		list, pending, dropped := c.errors, c.pending, c.dropped
+		c.pending, c.dropped = nil, 0
+		c.reporting = len(pending) > 0
 		c.mu.Unlock()
-		if len(troubles) == 0 {
+		if len(pending) == 0 {
 			return
 		}
-		if unheard > 0 {
-			troubles = append(troubles, q.fault(fmt.Errorf("%d errors were dropped: OnError is too slow", unheard), "report errors"))
+		if dropped > 0 {
+			pending = append(pending, q.wrap(fmt.Errorf("%d errors were dropped: OnError is too slow", dropped), "report errors"))
 		}
-		for _, err := range troubles {
+		for _, err := range pending {
 			for _, f := range list {
 				c.guard(q, "OnError", func() { f(err) })
 			}
@@ -212,13 +212,13 @@ func (c *callbacks) log(q *Queue, err error) {
 }
 
 func (c *callbacks) fireStalled(q *Queue, id string) {
-	for _, f := range heard(c, &c.stalled) {
+	for _, f := range callbacksOf(c, &c.stalled) {
 		c.guard(q, "OnStalled", func() { f(id) })
 	}
 }
 
 func (c *callbacks) fireRaised(q *Queue, n int) {
-	for _, f := range heard(c, &c.raised) {
+	for _, f := range callbacksOf(c, &c.raised) {
 		c.guard(q, "OnRaised", func() { f(n) })
 	}
 }
@@ -227,7 +227,7 @@ func (c *callbacks) fireRaised(q *Queue, n int) {
 func (c *callbacks) fireOutcome(q *Queue, job *Job, o outcome) {
 	switch o.status {
 	case StatusSucceeded:
-		for _, f := range heard(c, &c.succeeded) {
+		for _, f := range callbacksOf(c, &c.succeeded) {
 			c.guard(q, "OnSucceeded", func() { f(job, o.result) })
 		}
 		return
@@ -242,7 +242,7 @@ func (c *callbacks) fireOutcome(q *Queue, job *Job, o outcome) {
 }
 
 func (c *callbacks) fireFailure(q *Queue, name string, list *[]func(*Job, error), job *Job, err error) {
-	for _, f := range heard(c, list) {
+	for _, f := range callbacksOf(c, list) {
 		c.guard(q, name, func() { f(job, err) })
 	}
 }
@@ -251,19 +251,19 @@ func (c *callbacks) fireFailure(q *Queue, name string, list *[]func(*Job, error)
 func (c *callbacks) fireEvent(q *Queue, e event) {
 	switch e.Name {
 	case eventSucceeded:
-		for _, f := range heard(c, &c.jobSucceeded) {
+		for _, f := range callbacksOf(c, &c.jobSucceeded) {
 			c.guard(q, "OnJobSucceeded", func() { f(e.ID, e.Data) })
 		}
 	case eventRetrying:
-		for _, f := range heard(c, &c.jobRetrying) {
+		for _, f := range callbacksOf(c, &c.jobRetrying) {
 			c.guard(q, "OnJobRetrying", func() { f(e.ID, e.failure()) })
 		}
 	case eventFailed:
-		for _, f := range heard(c, &c.jobFailed) {
+		for _, f := range callbacksOf(c, &c.jobFailed) {
 			c.guard(q, "OnJobFailed", func() { f(e.ID, e.failure()) })
 		}
 	case eventProgress:
-		for _, f := range heard(c, &c.jobProgress) {
+		for _, f := range callbacksOf(c, &c.jobProgress) {
 			c.guard(q, "OnJobProgress", func() { f(e.ID, e.Data) })
 		}
 	}
@@ -297,13 +297,13 @@ func (j *Job) ReportProgress(ctx context.Context, progress any) error {
 		err = errNoProgress
 	}
 	if err != nil {
-		return q.fault(err, "report progress of job %q", j.ID)
+		return q.wrap(err, "report progress of job %q", j.ID)
 	}
 	j.Progress = raw
 	ctx, cancel := q.bound(ctx)
 	defer cancel()
 	if err := q.publish(ctx, encodeEvent(j.ID, eventProgress, raw)); err != nil {
-		return q.fault(err, "report progress of job %q", j.ID)
+		return q.wrap(err, "report progress of job %q", j.ID)
 	}
 	return nil
 }

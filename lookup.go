@@ -16,14 +16,14 @@ func (q *Queue) GetJob(ctx context.Context, id string) (*Job, error) {
 	defer cancel()
 	found, err := q.lookup(ctx, id)
 	if err != nil {
-		return nil, q.fault(err, "get job %q", id)
+		return nil, q.wrap(err, "get job %q", id)
 	}
 	if found.reason != "" {
-		return nil, q.fault(&RecordError{ID: id, Reason: found.reason}, "get job %q", id)
+		return nil, q.wrap(&RecordError{ID: id, Reason: found.reason}, "get job %q", id)
 	}
 	job, err := decodeJob(q, id, found.record)
 	if err != nil {
-		return nil, q.fault(err, "get job %q", id)
+		return nil, q.wrap(err, "get job %q", id)
 	}
 	return job, nil
 }
@@ -45,7 +45,7 @@ func (q *Queue) GetJobs(ctx context.Context, state State, page Page) ([]*Job, er
 	defer cancel()
 	jobs, err := q.getJobs(ctx, state, page)
 	if err != nil {
-		return jobs, q.fault(err, "get %s jobs", state)
+		return jobs, q.wrap(err, "get %s jobs", state)
 	}
 	return jobs, nil
 }
@@ -153,7 +153,7 @@ func (q *Queue) Counts(ctx context.Context) (Counts, error) {
 	defer cancel()
 	c, err := q.counts(ctx)
 	if err != nil {
-		return c, q.fault(err, "counts")
+		return c, q.wrap(err, "counts")
 	}
 	return c, nil
 }
@@ -163,19 +163,19 @@ func (q *Queue) Counts(ctx context.Context) (Counts, error) {
 // cancelled at the worker's next heartbeat, and nothing of it is recorded.
 func (q *Queue) RemoveJob(ctx context.Context, id string) error {
 	if q.isClosed() {
-		return q.fault(ErrClosed, "remove job %q", id)
+		return q.wrap(ErrClosed, "remove job %q", id)
 	}
 	ctx, cancel := q.bound(ctx)
 	defer cancel()
 	if err := q.remove(ctx, id); err != nil {
-		return q.fault(err, "remove job %q", id)
+		return q.wrap(err, "remove job %q", id)
 	}
 	return nil
 }
 
 // Remove removes the job from the queue; see Queue.RemoveJob.
 func (j *Job) Remove(ctx context.Context) error {
-	j.saved = mark{} // what was heard of it counts no more
+	j.saved = offset{} // what was heard of it counts no more
 	return j.queue.RemoveJob(ctx, j.ID)
 }
 
@@ -185,13 +185,13 @@ func (j *Job) Remove(ctx context.Context) error {
 func (j *Job) Retry(ctx context.Context) error {
 	q := j.queue
 	if q.isClosed() {
-		return q.fault(ErrClosed, "retry job %q", j.ID)
+		return q.wrap(ErrClosed, "retry job %q", j.ID)
 	}
 	ctx, cancel := q.bound(ctx)
 	defer cancel()
-	j.saved = mark{} // what was heard of it counts no more
+	j.saved = offset{} // what was heard of it counts no more
 	if err := q.retry(ctx, j.ID); err != nil {
-		return q.fault(err, "retry job %q", j.ID)
+		return q.wrap(err, "retry job %q", j.ID)
 	}
 	return nil
 }
@@ -205,7 +205,7 @@ func (j *Job) IsInSet(ctx context.Context, state State) (bool, error) {
 	defer cancel()
 	in, err := q.isInSet(ctx, j.ID, state)
 	if err != nil {
-		return false, q.fault(err, "look for job %q in %s", j.ID, state)
+		return false, q.wrap(err, "look for job %q in %s", j.ID, state)
 	}
 	return in, nil
 }

@@ -30,7 +30,7 @@ func (j *Job) Save(ctx context.Context) error {
 		return errors.New("beequeue: save: job was not made by CreateJob")
 	}
 	if err := j.queue.saves.saveOne(ctx, j); err != nil {
-		return j.queue.fault(err, "save job %q", j.ID)
+		return j.queue.wrap(err, "save job %q", j.ID)
 	}
 	return nil
 }
@@ -42,7 +42,7 @@ func (j *Job) Save(ctx context.Context) error {
 // SaveAllError.Errors only: the others would be duplicates, or run again.
 func (q *Queue) SaveAll(ctx context.Context, jobs []*Job) error {
 	if failed := q.saves.save(ctx, jobs); len(failed) > 0 {
-		return q.fault(&SaveAllError{Errors: failed}, "save %d jobs", len(jobs))
+		return q.wrap(&SaveAllError{Errors: failed}, "save %d jobs", len(jobs))
 	}
 	return nil
 }

@@ -18,11 +18,11 @@ type Queue struct {
 	keys    keys
 	scripts *scripts
 
-	token     string // names this value's calls
-	saves     saver
-	control   lane // calls that change one job
-	callbacks callbacks
-	hub       hub
+	token      string // names this value's calls
+	saves      saver
+	control    lane // calls that change one job
+	callbacks  callbacks
+	subscriber subscriber
 
 	// life ends when Close has done its work; everything the queue itself
 	// started, rather than a call of the user's, ends with it.
@@ -69,7 +69,7 @@ func New(client rueidis.Client, name string, config Config) (*Queue, error) {
 	q.life, q.endLife = context.WithCancel(context.Background())
 	q.control = newLane(q.token, "control")
 	q.saves.init(q)
-	q.hub.init(q)
+	q.subscriber.init(q)
 	return q, nil
 }
 
@@ -87,7 +87,7 @@ func (q *Queue) Ready(ctx context.Context) error {
 	ctx, cancel := q.bound(ctx)
 	defer cancel()
 	if err := q.check(ctx); err != nil {
-		return q.fault(err, "ready")
+		return q.wrap(err, "ready")
 	}
 	return nil
 }
@@ -171,7 +171,7 @@ func (q *Queue) Close(ctx context.Context) error {
 		}
 	}
 	if err != nil {
-		return q.fault(err, "close")
+		return q.wrap(err, "close")
 	}
 	return nil
 }
@@ -198,13 +198,13 @@ func (q *Queue) stop(w *worker, deadline time.Time) error {
 // workers first, then Destroy, then Close.
 func (q *Queue) Destroy(ctx context.Context) (int64, error) {
 	if q.isClosed() {
-		return 0, q.fault(ErrClosed, "destroy")
+		return 0, q.wrap(ErrClosed, "destroy")
 	}
 	ctx, cancel := q.bound(ctx)
 	defer cancel()
 	n, err := q.destroy(ctx)
 	if err != nil {
-		return n, q.fault(err, "destroy")
+		return n, q.wrap(err, "destroy")
 	}
 	return n, nil
 }
@@ -229,12 +229,12 @@ func (q *Queue) bound(ctx context.Context) (context.Context, context.CancelFunc)
 	return context.WithTimeout(ctx, q.config.CallTimeout)
 }
 
-// fault wraps an error once, where it leaves the package.
-func (q *Queue) fault(err error, format string, args ...any) error {
+// wrap wraps an error once, where it leaves the package.
+func (q *Queue) wrap(err error, format string, args ...any) error {
 	return fmt.Errorf("beequeue: %s in queue %q: %w", fmt.Sprintf(format, args...), q.name, err)
 }
 
 // report sends an error that no call returns to OnError, or to the log.
 func (q *Queue) report(err error, format string, args ...any) {
-	q.callbacks.fireError(q, q.fault(err, format, args...))
+	q.callbacks.fireError(q, q.wrap(err, format, args...))
 }

@@ -21,7 +21,7 @@ type saver struct {
 	line    []*saveItem
 	idle    []*lane
 	stopped bool  // Close has begun: nothing more gets in line
-	trouble error // why the call under way has no reply yet
+	lastErr error // why the call under way has no reply yet
 
 	timers   sync.Pool // of callers, who are many
 	flushers sync.WaitGroup
@@ -43,10 +43,10 @@ const (
 // saveItem is one job on its way.
 type saveItem struct {
 	job             *Job
-	before          mark // what the hub has heard of others
+	before          offset // what the hub has heard of others
 	id, record, due string
 	group           *saveGroup
-	flight          *saveGroup // the group it was sent for
+	sentFor         *saveGroup // the group it was sent for
 	sent            bool       // part of a call under way
 	settled         bool       // id or err is final
 	newID           string
@@ -55,9 +55,9 @@ type saveItem struct {
 
 // saveGroup lets a caller wait for several items.
 type saveGroup struct {
-	open   int // items not settled
-	flying int // items in the call under way
-	done   chan struct{}
+	open     int // items not settled
+	inFlight int // items in the call under way
+	done     chan struct{}
 }
 
 func newSaveGroup(n int) *saveGroup {
@@ -75,7 +75,7 @@ type saveAlone struct {
 }
 
 // settle takes note of n items that are settled. The caller has the saver's lock.
-func (g *saveGroup) settle(n int) {
+func (g *saveGroup) countDown(n int) {
 	if n == 0 {
 		return
 	}
@@ -87,7 +87,7 @@ func (g *saveGroup) settle(n int) {
 // settle makes the item's outcome final. The caller has the saver's lock.
 func (i *saveItem) settle(err error) {
 	i.settled, i.err = true, err
-	i.group.settle(1)
+	i.group.countDown(1)
 }
 
 func (s *saver) init(q *Queue) {
@@ -158,7 +158,7 @@ func (s *saver) submit(jobs []*Job, group *saveGroup, failed map[*Job]error) []*
 			items = append(items, &room[first+i])
 		}
 		s.mu.Lock()
-		group.settle(len(chunk) - (len(items) - begun))
+		group.countDown(len(chunk) - (len(items) - begun))
 		for i, item := range items[begun:] {
 			items[begun+i] = s.add(item)
 		}
@@ -173,7 +173,7 @@ func (s *saver) fill(item *saveItem, j *Job, group *saveGroup) error {
 		return err
 	}
 	item.job, item.id, item.group = j, j.ID, group
-	item.before = s.q.hub.mark()
+	item.before = s.q.subscriber.offset()
 	item.record = j.encode()
 	if due := j.Options.DelayUntil; !due.IsZero() && due.After(time.Now()) {
 		item.due = strconv.FormatInt(dueMillis(due), 10)
@@ -187,7 +187,7 @@ func (s *saver) fill(item *saveItem, j *Job, group *saveGroup) error {
 func (s *saver) add(item *saveItem) *saveItem {
 	if before := item.job.save; before != nil {
 		if before.settled || before.group == item.group { // the same job twice
-			item.group.settle(1)
+			item.group.countDown(1)
 		}
 		before.group = item.group
 		return before
@@ -221,17 +221,17 @@ func (s *saver) flush(l *lane) {
 		args := prepareSave(l, batch, renew, s.q.config.MaxWaiting)
 		// Nobody's context: callers come and go while the call is repeated.
 		ctx, cancel := context.WithTimeout(s.life, callRetention/2)
-		replies, err := s.q.saveJobs(ctx, args, len(batch), s.note, false)
+		replies, err := s.q.saveJobs(ctx, args, len(batch), s.noteErr, false)
 		for wait := (pause{}); errors.Is(err, ErrUncertain) && sleep(ctx, wait.next()); {
 			// It may have run: under another number, the jobs would be stored again.
-			replies, err = s.q.saveJobs(ctx, args, len(batch), s.note, true)
+			replies, err = s.q.saveJobs(ctx, args, len(batch), s.noteErr, true)
 		}
 		cancel()
 		clear(args) // of what they hold
 		if err == nil && renew {
 			l.renewed = now
 		}
-		s.settle(batch, replies, err)
+		s.answer(batch, replies, err)
 		runtime.Gosched() // callers that save one job after the other have their next in the next call
 	}
 }
@@ -249,7 +249,7 @@ func (s *saver) take(l *lane) []*saveItem {
 		s.line = nil
 	}
 	n, size := 0, 0
-	for n < len(s.line) && n < saveMost && size < saveBytes && s.line[n].group.flying == 0 {
+	for n < len(s.line) && n < saveMost && size < saveBytes && s.line[n].group.inFlight == 0 {
 		size += len(s.line[n].record)
 		n++
 	}
@@ -259,8 +259,8 @@ func (s *saver) take(l *lane) []*saveItem {
 	}
 	batch := s.line[:n:n]
 	for _, item := range batch {
-		item.sent, item.flight = true, item.group
-		item.flight.flying++
+		item.sent, item.sentFor = true, item.group
+		item.sentFor.inFlight++
 	}
 	if s.line = s.line[n:]; len(s.line) == 0 {
 		s.line = nil // let go of the array
@@ -269,19 +269,19 @@ func (s *saver) take(l *lane) []*saveItem {
 }
 
 // note keeps why a call has to be repeated, for callers that give up on it.
-func (s *saver) note(err error) {
+func (s *saver) noteErr(err error) {
 	s.mu.Lock()
-	s.trouble = err
+	s.lastErr = err
 	s.mu.Unlock()
 }
 
 // settle tells the callers what became of their jobs.
-func (s *saver) settle(batch []*saveItem, replies []saveReply, err error) {
+func (s *saver) answer(batch []*saveItem, replies []saveReply, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.trouble = nil
+	s.lastErr = nil
 	for i, item := range batch {
-		item.flight.flying--
+		item.sentFor.inFlight--
 		switch {
 		case err != nil:
 			item.settle(err)
@@ -336,14 +336,14 @@ func (s *saver) result(item *saveItem, cause error) error {
 		return item.err
 	case item.settled:
 		j.save = nil
-		if j.saved = (mark{}); item.newID != "" {
+		if j.saved = (offset{}); item.newID != "" {
 			j.ID, j.saved = item.newID, item.before
 		}
 		return item.err
 	case item.sent:
 		j.save = item
-		if s.trouble != nil {
-			return fmt.Errorf("%w: %w (%w)", ErrUncertain, cause, s.trouble)
+		if s.lastErr != nil {
+			return fmt.Errorf("%w: %w (%w)", ErrUncertain, cause, s.lastErr)
 		}
 		return fmt.Errorf("%w: %w", ErrUncertain, cause)
 	}

@@ -69,7 +69,7 @@ func (w *worker) sweepOnce(ctx context.Context, cursors *[3]string) (next time.D
 // are failed.
 func (q *Queue) CheckStalled(ctx context.Context) ([]string, error) {
 	if q.isClosed() {
-		return nil, q.fault(ErrClosed, "check for stalled jobs")
+		return nil, q.wrap(ErrClosed, "check for stalled jobs")
 	}
 	ctx, cancel := q.bound(ctx)
 	defer cancel()
@@ -78,7 +78,7 @@ func (q *Queue) CheckStalled(ctx context.Context) ([]string, error) {
 		err = q.takenBack(ctx, reply, func(f func()) { f() })
 	}
 	if err != nil {
-		return reply.ids, q.fault(err, "check for stalled jobs")
+		return reply.ids, q.wrap(err, "check for stalled jobs")
 	}
 	return reply.ids, nil
 }

@@ -50,7 +50,7 @@ func (j *Job) Wait(ctx context.Context) (json.RawMessage, error) {
 func (j *Job) Watch(ctx context.Context, f func(Event)) (json.RawMessage, error) {
 	q := j.queue
 	if j.ID == "" {
-		return nil, q.fault(errors.New("job is not saved"), "wait for a job")
+		return nil, q.wrap(errors.New("job is not saved"), "wait for a job")
 	}
 	e, err := q.watchJob(ctx, j.ID, j.saved, func(e event) {
 		if f != nil {
@@ -58,7 +58,7 @@ func (j *Job) Watch(ctx context.Context, f func(Event)) (json.RawMessage, error)
 		}
 	})
 	if err != nil {
-		return nil, q.fault(err, "wait for job %q", j.ID)
+		return nil, q.wrap(err, "wait for job %q", j.ID)
 	}
 	if f != nil {
 		f(e.public())
@@ -66,7 +66,7 @@ func (j *Job) Watch(ctx context.Context, f func(Event)) (json.RawMessage, error)
 	if e.Name == eventSucceeded {
 		return e.Data, nil
 	}
-	return nil, q.fault(e.end, "wait for job %q", j.ID)
+	return nil, q.wrap(e.end, "wait for job %q", j.ID)
 }
 
 // public gives an event as users see it.
@@ -84,19 +84,19 @@ func (e event) public() Event {
 }
 
 // watchJob returns the event that ended the job, and passes on those before.
-func (q *Queue) watchJob(ctx context.Context, id string, saved mark, pass func(event)) (event, error) {
+func (q *Queue) watchJob(ctx context.Context, id string, saved offset, pass func(event)) (event, error) {
 	if q.isClosed() {
 		return event{}, ErrClosed
 	}
-	if !q.hub.hears() {
+	if !q.subscriber.subscribed() {
 		// A job that has finished needs no subscription.
-		e, err := q.ended(ctx, id)
+		e, err := q.readEnd(ctx, id)
 		if e.Name != "" || err != nil && (ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded)) {
 			return e, err
 		}
 	}
-	w := q.hub.watch(id, saved)
-	defer q.hub.unwatch(w)
+	w := q.subscriber.watch(id, saved)
+	defer q.subscriber.unwatch(w)
 	tick := time.NewTimer(watchPatience)
 	defer tick.Stop()
 	for {
@@ -107,7 +107,7 @@ func (q *Queue) watchJob(ctx context.Context, id string, saved mark, pass func(e
 		case e := <-w.end:
 			if e.Name == eventFailed {
 				// It may be late, of a run before the job was retried by hand.
-				now, err := q.ended(ctx, id)
+				now, err := q.readEnd(ctx, id)
 				if err == nil && now.Name == "" {
 					continue
 				}
@@ -116,7 +116,7 @@ func (q *Queue) watchJob(ctx context.Context, id string, saved mark, pass func(e
 				}
 			}
 			w.pass(pass)
-			return e.ending(), nil
+			return e.withErr(), nil
 		case <-w.look:
 			tick.Reset(watchInterval)
 		case <-tick.C:
@@ -129,7 +129,7 @@ func (q *Queue) watchJob(ctx context.Context, id string, saved mark, pass func(e
 		// The subscription is new, or has had a gap: what was missed is in the
 		// job's state. The event of its end says more, if it comes as well; and
 		// where the job was removed at its end, there is nothing but the event.
-		e, err := q.ended(ctx, id)
+		e, err := q.readEnd(ctx, id)
 		if err == nil && e.Name == "" || ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
 			continue // not yet; or Redis does not answer, and may again
 		}
@@ -143,7 +143,7 @@ func (q *Queue) watchJob(ctx context.Context, id string, saved mark, pass func(e
 		heard, ok := w.heardEnd(ctx, patience)
 		w.pass(pass)
 		if ok && (err != nil || heard.Name == e.Name) {
-			return heard.ending(), nil
+			return heard.withErr(), nil
 		}
 		return e, err
 	}
@@ -181,7 +181,7 @@ func (w *watch) heardEnd(ctx context.Context, patience time.Duration) (event, bo
 }
 
 // ending gives an event that ended a job, with the error that its waiters get.
-func (e event) ending() event {
+func (e event) withErr() event {
 	if e.Name == eventFailed {
 		e.end = e.failure()
 	}
@@ -189,7 +189,7 @@ func (e event) ending() event {
 }
 
 // ended reads from Redis how the job ended; the event has no name if it has not.
-func (q *Queue) ended(ctx context.Context, id string) (event, error) {
+func (q *Queue) readEnd(ctx context.Context, id string) (event, error) {
 	try, cancel := q.bound(ctx)
 	defer cancel()
 	// So that no Wait outlasts Close while Redis is away.
