@@ -8,6 +8,8 @@ import (
 	"runtime/debug"
 	"sync"
 	"time"
+
+	"github.com/redis/rueidis"
 )
 
 // Three kinds of listeners, as in Bee-Queue: the callbacks below hear what this
@@ -306,6 +308,14 @@ func (j *Job) ReportProgress(ctx context.Context, progress any) error {
 		return q.wrap(err, "report progress of job %q", j.ID)
 	}
 	return nil
+}
+
+// publish sends an event, by way of the node that has the queue: so events of a
+// cluster arrive in order, also with those that scripts publish.
+func (q *Queue) publish(ctx context.Context, event string) error {
+	return q.do(ctx, func(b rueidis.Builder) rueidis.Completed {
+		return b.Publish().Channel(q.keys.events).Message(event).Build().SetSlot(q.keys.base)
+	}).Error()
 }
 
 // notice is one callback that is due: of a job's outcome, or any other.

@@ -55,7 +55,7 @@ type Job struct {
 	queue   *Queue
 	err     error      // the first error of a setter; Save returns it
 	save    *saveItem  // a Save whose outcome is not known yet
-	saved   offset     // what the hub had heard before; none if the id may be an old one
+	saved   offset     // what the subscriber had heard before the save; zero if the id may be an old one
 	unknown []rawField // fields of options that beequeue does not know, kept
 
 	// The record says that there is no result, by a null, which tells it from the

@@ -173,7 +173,7 @@ func (s *saver) fill(item *saveItem, j *Job, group *saveGroup) error {
 		return err
 	}
 	item.job, item.id, item.group = j, j.ID, group
-	item.before = s.q.subscriber.offset()
+	item.before = s.q.subscriber.recent.offset()
 	item.record = j.encode()
 	if due := j.Options.DelayUntil; !due.IsZero() && due.After(time.Now()) {
 		item.due = strconv.FormatInt(dueMillis(due), 10)

@@ -12,61 +12,38 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// The hub holds the queue's subscription. It has one connection of its own, and
-// has it only while somebody listens: an OnJob callback, a Watch or Wait, or a
-// worker that wants to know of delayed jobs.
+// subscriber holds the queue's only Pub/Sub subscription, on a connection of its own.
+// The connection exists only while somebody listens: an OnJob callback, a Watch or
+// Wait, or a worker that follows the delayed jobs.
 type subscriber struct {
 	q *Queue
 
-	// What a Save notes, so that a Wait after it knows whether it has heard all since:
-	session atomic.Uint64 // numbers the subscriptions of events; 0 while there is none
-	heard   atomic.Uint64 // ends of jobs heard
-
 	mu        sync.Mutex
-	sessions  uint64              // the last session's number
-	ends      []event             // the last ends heard, in a ring
-	used      bool                // somebody has begun to listen lately
-	wanted    map[string]int      // channel -> how many listen
+	recent    endRing             // its offset may be read without the lock
+	used      bool                // somebody has begun to listen since inUse was last called
+	wanted    map[string]int      // channel -> number of listeners
 	on        map[string]bool     // channels that are subscribed
 	watches   map[string][]*watch // by job id
 	dueSoon   []func(due time.Time)
 	running   bool
 	listening bool // an OnJob callback was set
 
-	wake  chan struct{} // something is wanted that is not on
-	inbox chan message
-	gap   atomic.Bool // messages were dropped
+	wake  chan struct{} // a wanted channel is not subscribed yet
+	inbox chan message  // from the connection's reader to the dispatcher
+	gap   atomic.Bool   // the inbox was full, and messages were dropped
 }
 
-// message is one Pub/Sub message on its way from the connection's reader, which
-// must not block, to the dispatcher.
+// message is one Pub/Sub message on its way from the connection's reader to the
+// dispatcher. The reader must not block.
 type message struct {
 	channel, payload string
-	event            event // that it is, unless err says why not
-	err              error
+	event            event // the decoded payload, if err is nil
+	err              error // why the payload is not an event
 }
 
-// lingerTime is how long the connection is kept when nobody listens any more, and
-// at most as long again.
+// lingerTime is the shortest time the connection stays open after the last listener has
+// gone. It is checked once per lingerTime, so the longest is twice as much.
 const lingerTime = 5 * time.Second
-
-// endsKept is how many ends of jobs are kept for a Wait that begins after its job has
-// ended. One with a large result is not kept whole.
-const (
-	endsKept    = 512
-	endSizeMost = 4096
-)
-
-// mark is a place in what the hub hears. Its zero value is none.
-type offset struct{ session, heard uint64 }
-
-// watch is one Job.Watch.
-type watch struct {
-	id     string
-	events chan event    // what was heard of the job
-	end    chan event    // the event that ended it
-	look   chan struct{} // something may have been missed: read the job's state
-}
 
 func (s *subscriber) init(q *Queue) {
 	s.q = q
@@ -76,7 +53,7 @@ func (s *subscriber) init(q *Queue) {
 	s.wake = make(chan struct{}, 1)
 }
 
-// listen subscribes for OnJob callbacks, until Close.
+// listen subscribes to the queue's events for OnJob callbacks, until Close.
 func (s *subscriber) listen() {
 	s.mu.Lock()
 	first := !s.listening
@@ -87,31 +64,21 @@ func (s *subscriber) listen() {
 	}
 }
 
-// subscribed tells whether the queue's events are subscribed.
+// subscribed reports whether the subscription to the queue's events is in place.
 func (s *subscriber) subscribed() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.on[s.q.keys.events]
 }
 
-// mark gives the place in what the hub hears before a job is saved. What becomes of
-// the job is heard after it.
-func (s *subscriber) offset() offset {
-	session := s.session.Load()
-	if session == 0 {
-		return offset{}
-	}
-	return offset{session, s.heard.Load()}
-}
-
-// watch subscribes for one job. The watch looks at the job's state as soon as the
-// subscription stands, unless all that was said of the job since it was saved has
-// been heard.
+// watch subscribes to the events of one job. The caller must end it with unwatch.
+// The watch is told to read the job's state once the subscription is in place, unless
+// every event since the offset saved was heard.
 func (s *subscriber) watch(id string, saved offset) *watch {
 	w := &watch{id: id, events: make(chan event, 64), end: make(chan event, 1), look: make(chan struct{}, 1)}
 	s.mu.Lock()
 	s.watches[id] = append(s.watches[id], w)
-	if s.on[s.q.keys.events] && !s.replay(w, saved) {
+	if s.on[s.q.keys.events] && !s.recent.replay(w, saved) {
 		w.nudge()
 	}
 	s.mu.Unlock()
@@ -119,20 +86,22 @@ func (s *subscriber) watch(id string, saved offset) *watch {
 	return w
 }
 
+// unwatch ends a watch.
 func (s *subscriber) unwatch(w *watch) {
 	s.mu.Lock()
-	rest := slices.DeleteFunc(s.watches[w.id], func(other *watch) bool { return other == w })
-	if len(rest) == 0 {
+	others := slices.DeleteFunc(s.watches[w.id], func(other *watch) bool { return other == w })
+	if len(others) == 0 {
 		delete(s.watches, w.id)
 	} else {
-		s.watches[w.id] = rest
+		s.watches[w.id] = others
 	}
 	s.mu.Unlock()
 	s.want(s.q.keys.events, -1)
 }
 
-// want changes how many listen to a channel, and starts the hub if need be. The
-// queue owns the goroutine: it ends when nobody listens, and at Close.
+// want changes the number of listeners of a channel, and starts the subscriber's
+// goroutine unless it runs. The queue owns that goroutine. It ends when nobody has
+// listened for a while, or at Close.
 func (s *subscriber) want(channel string, change int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -144,7 +113,7 @@ func (s *subscriber) want(channel string, change int) {
 		s.running = s.q.spawn(func() { s.run(s.q.life) })
 	}
 	if change < 0 || s.on[channel] {
-		return // subscribe finds out what is not wanted any more
+		return // adjust drops channels that are no longer wanted
 	}
 	select {
 	case s.wake <- struct{}{}:
@@ -152,39 +121,9 @@ func (s *subscriber) want(channel string, change int) {
 	}
 }
 
-// replay tells a watch of the job's end if that was heard since the mark. It reports
-// whether all that was said since was heard. The caller has the lock.
-func (s *subscriber) replay(w *watch, from offset) bool {
-	heard := s.heard.Load()
-	if from.session == 0 || from.session != s.session.Load() || heard-from.heard > endsKept {
-		return false
-	}
-	for i := from.heard; i < heard; i++ {
-		if e := s.ends[i%endsKept]; e.ID == w.id {
-			if e.Name == "" { // it was too large
-				return false
-			}
-			w.deliver(e)
-		}
-	}
-	return true
-}
-
-// keep remembers the end of a job. The caller has the lock.
-func (s *subscriber) rememberEnd(e event) {
-	if s.ends == nil {
-		s.ends = make([]event, endsKept)
-	}
-	if len(e.Data) > endSizeMost {
-		e = event{ID: e.ID}
-	}
-	s.ends[s.heard.Load()%endsKept] = e
-	s.heard.Add(1)
-}
-
-// run keeps the subscription until nobody listens.
+// run keeps the subscription up, over lost connections, until nobody listens.
 func (s *subscriber) run(ctx context.Context) {
-	if s.inbox == nil { // half a megabyte, which a queue that listens to nothing does without
+	if s.inbox == nil { // made late: it takes half a megabyte, and many queues never listen
 		s.inbox = make(chan message, 4096)
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -198,7 +137,7 @@ func (s *subscriber) run(ctx context.Context) {
 		err := s.subscribe(ctx, func() { wait = pause{} })
 		s.mu.Lock()
 		clear(s.on)
-		s.session.Store(0)
+		s.recent.endSession()
 		s.mu.Unlock()
 		if ctx.Err() != nil {
 			return
@@ -218,7 +157,8 @@ func (s *subscriber) run(ctx context.Context) {
 
 var errNobodyListens = errors.New("nobody listens")
 
-// rest ends the run if there is still nobody who listens.
+// stopIfUnused ends the run, unless somebody has begun to listen meanwhile. It reports
+// whether the run has ended.
 func (s *subscriber) stopIfUnused() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -226,9 +166,10 @@ func (s *subscriber) stopIfUnused() bool {
 	return !s.running
 }
 
-// subscribe subscribes on a new connection, and keeps what is subscribed in step
-// with what is wanted until the connection breaks.
-func (s *subscriber) subscribe(ctx context.Context, subscribed func()) error {
+// subscribe opens a connection, and keeps its subscriptions in step with what is wanted.
+// It calls established whenever they are. It returns errNobodyListens when the
+// connection is no longer used, ctx's error, or the error of a lost connection.
+func (s *subscriber) subscribe(ctx context.Context, established func()) error {
 	conn, release := dedicate(ctx, s.q.client)
 	if conn == nil {
 		return ctx.Err()
@@ -242,7 +183,7 @@ func (s *subscriber) subscribe(ctx context.Context, subscribed func()) error {
 		if err := s.adjust(ctx, conn); err != nil {
 			return err
 		}
-		subscribed()
+		established()
 		select {
 		case err := <-broken:
 			if err == nil {
@@ -260,7 +201,7 @@ func (s *subscriber) subscribe(ctx context.Context, subscribed func()) error {
 	}
 }
 
-// inUse tells whether somebody listens or has begun to since it was last asked.
+// inUse reports whether somebody listens, or has begun to listen since the last call.
 func (s *subscriber) inUse() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -269,8 +210,8 @@ func (s *subscriber) inUse() bool {
 	return used || len(s.wanted) > 0
 }
 
-// adjust subscribes to what is wanted and not on yet, and the reverse. What was said
-// on a channel before it was subscribed is missed: so everybody looks.
+// adjust subscribes to channels that are wanted, and unsubscribes from the others.
+// Messages sent before a subscription are missed, so its listeners look for themselves.
 func (s *subscriber) adjust(ctx context.Context, conn rueidis.DedicatedClient) error {
 	for {
 		add, drop := s.difference()
@@ -287,8 +228,7 @@ func (s *subscriber) adjust(ctx context.Context, conn rueidis.DedicatedClient) e
 		for _, channel := range add {
 			s.on[channel] = true
 			if channel == s.q.keys.events {
-				s.sessions++
-				s.session.Store(s.sessions)
+				s.recent.beginSession()
 			}
 		}
 		s.mu.Unlock()
@@ -296,9 +236,10 @@ func (s *subscriber) adjust(ctx context.Context, conn rueidis.DedicatedClient) e
 	}
 }
 
-// difference compares what is wanted with what is on. A channel to drop counts
-// as off at once: who comes meanwhile has it subscribed again. While nothing is
-// wanted at all, everything stays as it is, for somebody may come soon.
+// difference returns the channels to subscribe to, and those to unsubscribe from. The
+// latter count as off at once, so a listener who comes meanwhile has them subscribed
+// again. While nothing is wanted at all, all channels stay, because a listener may come
+// soon.
 func (s *subscriber) difference() (add, drop []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -312,13 +253,14 @@ func (s *subscriber) difference() (add, drop []string) {
 			drop = append(drop, channel)
 			delete(s.on, channel)
 			if channel == s.q.keys.events {
-				s.session.Store(0)
+				s.recent.endSession()
 			}
 		}
 	}
 	return add, drop
 }
 
+// change sends the commands that add and drop subscriptions.
 func (s *subscriber) change(ctx context.Context, conn rueidis.DedicatedClient, add, drop []string) error {
 	if len(add) > 0 {
 		if err := conn.Do(ctx, conn.B().Subscribe().Channel(add...).Build()).Error(); err != nil {
@@ -331,8 +273,8 @@ func (s *subscriber) change(ctx context.Context, conn rueidis.DedicatedClient, a
 	return nil
 }
 
-// receive takes a message off the connection. It must not block. Watches hear of it
-// at once, callbacks by way of the dispatcher.
+// receive takes a message from the connection's reader, and must not block. Watches get
+// an event at once. Callbacks get it by way of the dispatcher.
 func (s *subscriber) receive(pub rueidis.PubSubMessage) {
 	m := message{channel: pub.Channel, payload: pub.Message}
 	if m.channel == s.q.keys.events {
@@ -347,13 +289,13 @@ func (s *subscriber) receive(pub rueidis.PubSubMessage) {
 	}
 }
 
-// tell tells the watches of an event, and reports whether there are callbacks that
-// want to hear of it as well.
+// deliver passes an event to the job's watches. It reports whether OnJob callbacks may
+// want the event too.
 func (s *subscriber) deliver(e event) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if e.ended() {
-		s.rememberEnd(e)
+		s.recent.rememberEnd(e)
 	}
 	for _, w := range s.watches[e.ID] {
 		w.deliver(e)
@@ -361,7 +303,7 @@ func (s *subscriber) deliver(e event) bool {
 	return s.listening
 }
 
-// dispatch hands messages to those who listen.
+// dispatch takes messages from the inbox and runs the callbacks, until ctx ends.
 func (s *subscriber) dispatch(ctx context.Context) {
 	for {
 		select {
@@ -371,12 +313,13 @@ func (s *subscriber) dispatch(ctx context.Context) {
 			s.handle(m)
 			if len(s.inbox) == 0 && s.gap.Swap(false) {
 				s.q.report(errors.New("callbacks are too slow: events were dropped"), "subscription")
-				s.lookAll([]string{s.q.keys.earlierDelayed}) // watches do not go this way
+				s.lookAll([]string{s.q.keys.earlierDelayed}) // watches do not use the inbox
 			}
 		}
 	}
 }
 
+// handle passes one message to its listeners.
 func (s *subscriber) handle(m message) {
 	if m.channel == s.q.keys.earlierDelayed {
 		due, ok := decodeDue(m.payload)
@@ -399,44 +342,25 @@ func (s *subscriber) handle(m message) {
 	s.q.callbacks.fireEvent(s.q, m.event)
 }
 
-// decodeDue reads a message on the channel earlierDelayed.
+// decodeDue reads a message of the channel earlierDelayed: a time in Unix milliseconds.
 func decodeDue(payload string) (due time.Time, ok bool) {
 	ms, err := strconv.ParseFloat(payload, 64)
-	if err != nil || !(ms >= 0 && ms <= maxMillis) { // NaN is neither
+	if err != nil || !(ms >= 0 && ms <= maxMillis) { // false for NaN too
 		return time.Time{}, false
 	}
 	return time.UnixMilli(int64(ms)), true
 }
 
+// malformed reports a message that cannot be read, as an *EventError.
 func (s *subscriber) malformed(m message, reason string) {
-	const most = 200
+	const most = 200 // bytes of the payload to show
 	if len(m.payload) > most {
 		m.payload = m.payload[:most]
 	}
 	s.q.report(&EventError{Channel: m.channel, Payload: m.payload, Reason: reason}, "subscription")
 }
 
-// tell passes an event on, or has the watch look if it lags behind.
-func (w *watch) deliver(e event) {
-	to := w.events
-	if e.ended() {
-		to = w.end
-	}
-	select {
-	case to <- e:
-	default:
-		w.nudge()
-	}
-}
-
-func (w *watch) nudge() {
-	select {
-	case w.look <- struct{}{}:
-	default:
-	}
-}
-
-// lookAll has those look who listen to channels of which messages may have been missed.
+// lookAll tells the listeners of channels that they may have missed messages.
 func (s *subscriber) lookAll(channels []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -454,9 +378,9 @@ func (s *subscriber) lookAll(channels []string) {
 	}
 }
 
-// hearDue calls f with the due time of each new head of delayed, and with the
-// zero time when some may have been missed, until the returned func is called.
-// Only one worker of a queue listens at a time.
+// hearDue calls f with the due time of each job that becomes the first of the delayed
+// jobs. It calls f with the zero time when messages may have been missed. The returned
+// func ends this. A queue has one worker at a time, and so one listener.
 func (s *subscriber) hearDue(f func(due time.Time)) (stop func()) {
 	s.mu.Lock()
 	s.dueSoon = append(s.dueSoon, f)
@@ -468,12 +392,4 @@ func (s *subscriber) hearDue(f func(due time.Time)) (stop func()) {
 		s.mu.Unlock()
 		s.want(s.q.keys.earlierDelayed, -1)
 	}
-}
-
-// publish sends an event, by way of the node that has the queue: so events of a
-// cluster arrive in order, also with those that scripts publish.
-func (q *Queue) publish(ctx context.Context, event string) error {
-	return q.do(ctx, func(b rueidis.Builder) rueidis.Completed {
-		return b.Publish().Channel(q.keys.events).Message(event).Build().SetSlot(q.keys.base)
-	}).Error()
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -149,6 +150,36 @@ func (q *Queue) watchJob(ctx context.Context, id string, saved offset, pass func
 	}
 }
 
+// watch is one call of Job.Watch. The subscriber fills its channels and never blocks.
+type watch struct {
+	id     string
+	events chan event    // events of the job, all but its end
+	end    chan event    // the event that ended the job
+	look   chan struct{} // an event may have been missed: read the job's state
+}
+
+// deliver passes an event to the watch. If the watch lags behind, it is told to read the
+// job's state instead.
+func (w *watch) deliver(e event) {
+	to := w.events
+	if e.ended() {
+		to = w.end
+	}
+	select {
+	case to <- e:
+	default:
+		w.nudge()
+	}
+}
+
+// nudge tells the watch to read the job's state.
+func (w *watch) nudge() {
+	select {
+	case w.look <- struct{}{}:
+	default:
+	}
+}
+
 // pass hands on the events that are there.
 func (w *watch) pass(f func(event)) {
 	for {
@@ -234,4 +265,75 @@ func messageOf(stack string) string {
 	}
 	message, _, _ := strings.Cut(stack, "\n\ngoroutine ")
 	return message
+}
+
+// endsKept is the number of job ends that are remembered for a Wait that begins after
+// its job has ended. An end with more than endSizeMost bytes of data is remembered
+// without its content, so that results cannot fill the memory.
+const (
+	endsKept    = 512
+	endSizeMost = 4096
+)
+
+// offset is a position in the events heard; zero means unknown.
+type offset struct{ session, heard uint64 }
+
+// endRing remembers the last ends of jobs that were heard. A Save notes its offset, and
+// a Wait for the same job learns from it whether any event since was missed. All
+// methods but offset need the subscriber's lock.
+type endRing struct {
+	session atomic.Uint64 // number of the subscription to events; 0 while there is none
+	heard   atomic.Uint64 // number of ends heard, over all sessions
+
+	sessions uint64  // number of the last session
+	ends     []event // the last endsKept of those heard
+}
+
+// beginSession notes that the queue's events are heard from now on.
+func (r *endRing) beginSession() {
+	r.sessions++
+	r.session.Store(r.sessions)
+}
+
+// endSession notes that events may be missed from now on.
+func (r *endRing) endSession() { r.session.Store(0) }
+
+// offset returns the current position, for a job that is about to be saved. All events
+// of the job come after it.
+func (r *endRing) offset() offset {
+	session := r.session.Load()
+	if session == 0 {
+		return offset{}
+	}
+	return offset{session, r.heard.Load()}
+}
+
+// rememberEnd keeps the event that ended a job.
+func (r *endRing) rememberEnd(e event) {
+	if r.ends == nil {
+		r.ends = make([]event, endsKept)
+	}
+	if len(e.Data) > endSizeMost {
+		e.Name, e.Data = "", nil
+	}
+	r.ends[r.heard.Load()%endsKept] = e
+	r.heard.Add(1)
+}
+
+// replay delivers to a watch the ends of its job that were heard since an offset. It
+// reports whether all events since then were heard and are complete.
+func (r *endRing) replay(w *watch, from offset) bool {
+	heard := r.heard.Load()
+	if from.session == 0 || from.session != r.session.Load() || heard-from.heard > endsKept {
+		return false
+	}
+	for i := from.heard; i < heard; i++ {
+		if e := r.ends[i%endsKept]; e.ID == w.id {
+			if e.Name == "" { // its data were too large to keep
+				return false
+			}
+			w.deliver(e)
+		}
+	}
+	return true
 }
