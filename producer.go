@@ -6,25 +6,30 @@ import (
 	"fmt"
 )
 
-// Save stores the job and puts it in waiting, or in delayed if DelayUntil set a
-// time to come. Then job.ID is set.
+// Save stores the job and puts it in waiting, or in delayed if DelayUntil set a time in
+// the future. Then job.ID is set.
 //
-// Saves that come while others are on their way to Redis go together in the
-// next call, so many goroutines may Save at once at little cost.
+// Many goroutines may Save at once at little cost: Saves that come while others are on
+// their way to Redis go together in the next call.
 //
-// A Save that loses its connection repeats its request under the same name,
-// which enqueues the job once, however often the request arrives. It tries until
-// ctx ends or, if ctx has no deadline, for Config.CallTimeout. If by then it is
-// not known whether Redis has the job, the error wraps ErrUncertain; saving the
-// same *Job again goes on from there, and cannot enqueue it twice. Left alone,
-// the request goes on being repeated for up to half an hour, or until Close; a
-// job of which nothing is known by then stays ErrUncertain.
+// A Save that loses its connection repeats its request under the same name. The job is
+// enqueued once, however often the request arrives. Save tries until ctx ends or, if ctx
+// has no deadline, for Config.CallTimeout.
 //
-// The error wraps ErrDuplicateID if the id given to SetID is taken, ErrClosed
-// after Close, ErrUnknownBackoff and others for what the setters were given, and
-// ErrDataTooLarge, ErrIDTooLong and ErrQueueFull for the limits of Config, and
-// ErrOutOfMemory for Redis's. With Config.SaveReplicas, Save returns when the job has
-// been copied to so many replicas.
+// The error wraps ErrUncertain if it is not known by then whether Redis has the job.
+// Saving the same *Job again goes on from there, and cannot enqueue it twice. Meanwhile
+// the request is repeated in the background, for up to half an hour or until Close. A
+// job whose outcome is unknown even then stays ErrUncertain.
+//
+// Other errors wrap:
+//
+//   - ErrDuplicateID if the id given to SetID is taken;
+//   - ErrDataTooLarge, ErrIDTooLong or ErrQueueFull if the job exceeds a limit of Config;
+//   - ErrOutOfMemory if Redis has reached its maxmemory;
+//   - ErrUnknownBackoff, or another error of a setter;
+//   - ErrClosed after Close.
+//
+// With Config.SaveReplicas, Save returns once that many replicas have the job.
 func (j *Job) Save(ctx context.Context) error {
 	if j == nil || j.queue == nil {
 		return errors.New("beequeue: save: job was not made by CreateJob")
@@ -35,11 +40,12 @@ func (j *Job) Save(ctx context.Context) error {
 	return nil
 }
 
-// SaveAll stores jobs, in order, in as few calls as it can: one for up
-// to a thousand jobs. All jobs that can be saved are; if some cannot, the error
-// wraps a *SaveAllError with the error of each, as Save would have returned it.
-// A job that is in jobs twice is saved once. Try again with the jobs in
-// SaveAllError.Errors only: the others would be duplicates, or run again.
+// SaveAll stores jobs, in order, in as few calls as it can: one for up to a thousand
+// jobs. A job that is in jobs twice is saved once.
+//
+// All jobs that can be saved are saved. If some cannot, the error wraps a *SaveAllError
+// with the error of each, as Save would have returned it. Try again only with the jobs
+// in SaveAllError.Errors: the others would be duplicates, or run again.
 func (q *Queue) SaveAll(ctx context.Context, jobs []*Job) error {
 	if failed := q.saves.save(ctx, jobs); len(failed) > 0 {
 		return q.wrap(&SaveAllError{Errors: failed}, "save %d jobs", len(jobs))
@@ -47,7 +53,7 @@ func (q *Queue) SaveAll(ctx context.Context, jobs []*Job) error {
 	return nil
 }
 
-// refuse says why a job cannot be saved at all.
+// refuse returns why a job cannot be saved at all, or nil.
 func (s *saver) refuse(j *Job) error {
 	config := &s.q.config
 	switch {
@@ -71,10 +77,10 @@ func (s *saver) refuse(j *Job) error {
 	return nil
 }
 
-// notBegun is the error of a Save whose context had ended before. The caller has
-// the lock.
+// notBegun returns the error of a Save whose context had ended before it began. The
+// caller holds the saver's lock.
 func notBegun(ctx context.Context, j *Job) error {
-	if j != nil && j.save != nil { // by an earlier Save, perhaps
+	if j != nil && j.save != nil { // an earlier Save may have stored it
 		return fmt.Errorf("%w: %w", ErrUncertain, context.Cause(ctx))
 	}
 	return fmt.Errorf("not saved: %w", context.Cause(ctx))

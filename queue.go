@@ -9,8 +9,8 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// A Queue is one named queue in Redis. It is safe for use by several
-// goroutines. Any number of processes may use the same queue.
+// A Queue is one named queue in Redis. It is safe for concurrent use. Any number of
+// processes may use the same queue.
 type Queue struct {
 	name    string
 	config  Config
@@ -24,8 +24,8 @@ type Queue struct {
 	callbacks  callbacks
 	subscriber subscriber
 
-	// life ends when Close has done its work; everything the queue itself
-	// started, rather than a call of the user's, ends with it.
+	// life ends when Close has done its work. It bounds everything that the queue
+	// started by itself, and not for a call of the user's.
 	life    context.Context //nolint:containedctx // the queue owns goroutines that no call of the user's does
 	endLife context.CancelFunc
 	started sync.WaitGroup // the queue's own goroutines
@@ -36,12 +36,13 @@ type Queue struct {
 	worker *worker       // the Process or Drain under way
 }
 
-// New makes a queue. It sends nothing to Redis: Ready does, and the first call
-// that has to. The client stays the caller's; one client serves many queues,
-// and Close leaves it open. Dial makes a client with options that suit a queue.
+// New makes a queue. It sends nothing to Redis: Ready does, or the first call that has
+// to. The client stays the caller's: it may serve many queues, and Close leaves it open.
+// Dial makes a client with options that suit a queue.
 //
-// ErrKeyLayout comes back if the name cannot be part of a key, or if plain keys
-// were asked for and the client is a cluster's.
+// The error wraps ErrKeyLayout if the name cannot be part of a key, or if
+// Config.PlainKeys is set and the client is a cluster's. New also returns an error if
+// the client is nil, or a setting of config makes no sense.
 func New(client rueidis.Client, name string, config Config) (*Queue, error) {
 	if client == nil {
 		return nil, fmt.Errorf("beequeue: new queue %q: client is nil", name)
@@ -76,13 +77,13 @@ func New(client rueidis.Client, name string, config Config) (*Queue, error) {
 // Name returns the name given to New.
 func (q *Queue) Name() string { return q.name }
 
-// KeyPrefix returns what all the queue's keys begin with, such as `bq:{push}:`.
+// KeyPrefix returns the prefix of all keys of the queue, such as `bq:{push}:`.
 func (q *Queue) KeyPrefix() string { return q.keys.base }
 
-// Ready checks that Redis answers, is 6.2 or later, and can hold the queue's
-// keys; the first time that it does, the OnReady callbacks run. It tries until
-// ctx ends, or Config.CallTimeout has passed. ErrUnsupportedServer and
-// ErrKeyLayout come back at once.
+// Ready checks that Redis answers, is version 6.2 or later, and can hold the queue's
+// keys. The OnReady callbacks run the first time it succeeds. Ready tries until ctx ends
+// or, if ctx has no deadline, for Config.CallTimeout. It returns ErrUnsupportedServer
+// and ErrKeyLayout at once, and ErrClosed after Close.
 func (q *Queue) Ready(ctx context.Context) error {
 	ctx, cancel := q.bound(ctx)
 	defer cancel()
@@ -92,6 +93,7 @@ func (q *Queue) Ready(ctx context.Context) error {
 	return nil
 }
 
+// check does the work of Ready, once per queue value.
 func (q *Queue) check(ctx context.Context) error {
 	if q.isClosed() {
 		return ErrClosed
@@ -117,8 +119,7 @@ func (q *Queue) check(ctx context.Context) error {
 	return nil
 }
 
-// IsRunning reports whether Close has not been called yet, as Bee-Queue's
-// isRunning does.
+// IsRunning reports whether Close has not been called yet: Bee-Queue's isRunning.
 func (q *Queue) IsRunning() bool { return !q.isClosed() }
 
 func (q *Queue) isClosed() bool {
@@ -130,14 +131,16 @@ func (q *Queue) isClosed() bool {
 	}
 }
 
-// Close stops the queue: Process takes no more jobs, and handlers may finish
-// until ctx's deadline or, if it has none, for Config.ShutdownTimeout. Then
-// their contexts are cancelled with the cause ErrClosed, their jobs go back to
-// waiting, and the error wraps ErrUnfinished. Saves under way are waited for
-// likewise. When Close has returned, no goroutine and no connection of the
-// queue is left, but for handlers that ignore their contexts, and a connection
-// that the client is about to make, which is closed as it comes. The client stays
-// open. Calling Close again waits for the first call.
+// Close stops the queue. Process takes no more jobs, and handlers may finish until ctx's
+// deadline or, if it has none, for Config.ShutdownTimeout. Then their contexts are
+// cancelled with the cause ErrClosed, their jobs go back to waiting, and the error wraps
+// ErrUnfinished. Saves under way have the same time to finish. The error wraps ErrStuck
+// if handlers or a callback do not return.
+//
+// When Close has returned, the queue has no goroutine and no connection left, with two
+// exceptions: handlers that ignore their contexts, and a connection that the client is
+// about to make, which is closed as soon as it is there. The client stays open. Calling
+// Close again waits for the first call.
 func (q *Queue) Close(ctx context.Context) error {
 	deadline, ok := ctx.Deadline()
 	if !ok {
@@ -158,8 +161,8 @@ func (q *Queue) Close(ctx context.Context) error {
 	select {
 	case err = <-stopped:
 	case <-ctx.Done():
-		// The deadline is the end of the handlers' grace time too, and a ctx that
-		// is cancelled asks for that now. Handing back jobs has a bound of its own.
+		// The deadline also ends the handlers' grace period, and a cancelled ctx ends it
+		// now. Handing back jobs has a bound of its own, and is waited for.
 		if w != nil {
 			w.stop(time.Now())
 		}
@@ -176,7 +179,7 @@ func (q *Queue) Close(ctx context.Context) error {
 	return nil
 }
 
-// stop waits for the worker and the saves, and then ends what is the queue's.
+// stop waits for the worker and the saves, and then ends the queue's own goroutines.
 func (q *Queue) stop(w *worker, deadline time.Time) error {
 	var err error
 	if w != nil {
@@ -192,10 +195,10 @@ func (q *Queue) stop(w *worker, deadline time.Time) error {
 	return err
 }
 
-// Destroy deletes everything the queue has in Redis, and returns the number of
-// keys deleted. Jobs that run meanwhile are not recorded: their workers report
-// ErrOwnershipLost. Workers that go on, and Saves, make new keys: so stop the
-// workers first, then Destroy, then Close.
+// Destroy deletes all keys of the queue, and returns how many it deleted. The outcomes of
+// jobs that run meanwhile are not recorded: their workers report ErrOwnershipLost.
+// Workers that go on, and Saves, make new keys. So stop the workers first, then Destroy,
+// then Close. After Close, Destroy returns ErrClosed.
 func (q *Queue) Destroy(ctx context.Context) (int64, error) {
 	if q.isClosed() {
 		return 0, q.wrap(ErrClosed, "destroy")
@@ -209,8 +212,8 @@ func (q *Queue) Destroy(ctx context.Context) (int64, error) {
 	return n, nil
 }
 
-// spawn starts a goroutine of the queue's, which Close waits for. It reports false
-// if the queue has ended.
+// spawn starts a goroutine that the queue owns and Close waits for. It reports whether it
+// did: after Close it does not.
 func (q *Queue) spawn(f func()) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -221,7 +224,7 @@ func (q *Queue) spawn(f func()) bool {
 	return true
 }
 
-// bound gives a call without a deadline Config.CallTimeout.
+// bound returns a context that ends after Config.CallTimeout if ctx has no deadline.
 func (q *Queue) bound(ctx context.Context) (context.Context, context.CancelFunc) {
 	if _, ok := ctx.Deadline(); ok {
 		return context.WithCancel(ctx)
@@ -229,12 +232,13 @@ func (q *Queue) bound(ctx context.Context) (context.Context, context.CancelFunc)
 	return context.WithTimeout(ctx, q.config.CallTimeout)
 }
 
-// wrap wraps an error once, where it leaves the package.
+// wrap names the operation and the queue in an error. It is called once for an error,
+// where the error leaves the package.
 func (q *Queue) wrap(err error, format string, args ...any) error {
 	return fmt.Errorf("beequeue: %s in queue %q: %w", fmt.Sprintf(format, args...), q.name, err)
 }
 
-// report sends an error that no call returns to OnError, or to the log.
+// report passes an error that no call returns to OnError, or else to the log.
 func (q *Queue) report(err error, format string, args ...any) {
 	q.callbacks.fireError(q, q.wrap(err, format, args...))
 }

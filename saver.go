@@ -11,55 +11,57 @@ import (
 	"time"
 )
 
-// The saver gathers jobs and saves them. Items wait in a line; a flusher, one
-// for each lane that is in use, takes what is in the line, saves it in one call,
-// and goes on until the line is empty.
+// saver gathers jobs and saves many of them in one call. The jobs wait in a line, as
+// items. A flusher goroutine takes items off the line, saves them in one call, and
+// repeats this until the line is empty. Each lane in use has one flusher.
 type saver struct {
 	q *Queue
 
 	mu      sync.Mutex
-	line    []*saveItem
-	idle    []*lane
-	stopped bool  // Close has begun: nothing more gets in line
-	lastErr error // why the call under way has no reply yet
+	line    []*saveItem // items not sent yet, in order
+	idle    []*lane     // lanes without a flusher
+	stopped bool        // Close has begun, and the line takes no more items
+	lastErr error       // why a call under way has no reply yet
 
-	timers   sync.Pool // of callers, who are many
+	timers   sync.Pool // *time.Timer, for callers without a deadline
 	flushers sync.WaitGroup
 	life     context.Context //nolint:containedctx // ends calls that nobody waits for any more
 	endLife  context.CancelCauseFunc
 }
 
-// saveLanes is how many save calls of a queue may be under way at once. More
-// than two gains nothing (shared measurements: half the CPU of Redis for each
-// job, against a call a job).
+// saveLanes is the number of save calls of a queue that may be under way at once. More
+// than two gain nothing: while two are under way, jobs gather for the next. Gathered
+// jobs cost Redis half the CPU time that a call for each job does, as measured.
 const saveLanes = 2
 
-// A call takes at most this many jobs, and stops taking at this many bytes.
+// A call takes at most saveMost jobs. It takes no further job once its records have
+// saveBytes bytes.
 const (
 	saveMost  = 1000
 	saveBytes = 1 << 18
 )
 
-// saveItem is one job on its way.
+// saveItem is one job that is being saved.
 type saveItem struct {
 	job             *Job
-	before          offset // what the hub has heard of others
-	id, record, due string
-	group           *saveGroup
-	sentFor         *saveGroup // the group it was sent for
-	sent            bool       // part of a call under way
-	settled         bool       // id or err is final
-	newID           string
+	before          offset     // of the events heard before the save
+	id, record, due string     // as the save script takes them
+	group           *saveGroup // of the caller who waits for the item
+	sentFor         *saveGroup // the group at the time of the call
+	sent            bool       // the item is, or was, part of a call
+	settled         bool       // newID and err are final
+	newID           string     // the automatic id, or "" if SetID gave one
 	err             error
 }
 
-// saveGroup lets a caller wait for several items.
+// saveGroup lets a caller wait for several items. The saver's lock guards it.
 type saveGroup struct {
-	open     int // items not settled
-	inFlight int // items in the call under way
-	done     chan struct{}
+	open     int           // items not settled
+	inFlight int           // items in the call under way
+	done     chan struct{} // closed when no item is open
 }
 
+// newSaveGroup returns a group of n items.
 func newSaveGroup(n int) *saveGroup {
 	g := &saveGroup{open: n, done: make(chan struct{})}
 	if n == 0 {
@@ -68,13 +70,13 @@ func newSaveGroup(n int) *saveGroup {
 	return g
 }
 
-// saveAlone is a job that is a group of its own, in one piece.
+// saveAlone is an item and its group in one allocation, for a Save of one job.
 type saveAlone struct {
 	item  saveItem
 	group saveGroup
 }
 
-// settle takes note of n items that are settled. The caller has the saver's lock.
+// countDown notes that n items are settled. The caller holds the saver's lock.
 func (g *saveGroup) countDown(n int) {
 	if n == 0 {
 		return
@@ -84,7 +86,7 @@ func (g *saveGroup) countDown(n int) {
 	}
 }
 
-// settle makes the item's outcome final. The caller has the saver's lock.
+// settle makes the item's outcome final. The caller holds the saver's lock.
 func (i *saveItem) settle(err error) {
 	i.settled, i.err = true, err
 	i.group.countDown(1)
@@ -100,7 +102,7 @@ func (s *saver) init(q *Queue) {
 	}
 }
 
-// saveOne saves one job.
+// saveOne saves one job. Its error is the caller's to wrap.
 func (s *saver) saveOne(ctx context.Context, j *Job) error {
 	if ctx.Err() != nil {
 		s.mu.Lock()
@@ -117,7 +119,7 @@ func (s *saver) saveOne(ctx context.Context, j *Job) error {
 	return s.result(item, s.wait(ctx, &one.group))
 }
 
-// save saves jobs, and gives the errors of those that are not known to be saved.
+// save saves jobs. It returns an error for each job that is not known to be saved.
 func (s *saver) save(ctx context.Context, jobs []*Job) map[*Job]error {
 	failed := make(map[*Job]error)
 	if ctx.Err() != nil {
@@ -139,11 +141,12 @@ func (s *saver) save(ctx context.Context, jobs []*Job) map[*Job]error {
 	return failed
 }
 
-// submitMost is how many jobs of a SaveAll get in line at once: the first are on
-// their way while the next are encoded.
+// submitMost is the number of jobs of a SaveAll that get in line at a time. The first are
+// on their way to Redis while the next are encoded.
 const submitMost = 100
 
-// submit puts jobs in the line; those that cannot be saved at all go to failed.
+// submit puts jobs in the line and returns their items. Jobs that cannot be saved at all
+// go to failed instead.
 func (s *saver) submit(jobs []*Job, group *saveGroup, failed map[*Job]error) []*saveItem {
 	room := make([]saveItem, len(jobs))
 	items := make([]*saveItem, 0, len(jobs))
@@ -167,7 +170,7 @@ func (s *saver) submit(jobs []*Job, group *saveGroup, failed map[*Job]error) []*
 	return items
 }
 
-// fill makes the item of a job.
+// fill makes the item of a job, or returns why the job cannot be saved at all.
 func (s *saver) fill(item *saveItem, j *Job, group *saveGroup) error {
 	if err := s.refuse(j); err != nil {
 		return err
@@ -181,9 +184,9 @@ func (s *saver) fill(item *saveItem, j *Job, group *saveGroup) error {
 	return nil
 }
 
-// add puts an item in the line and sees that somebody takes it. If an earlier
-// Save of the job was given up while its outcome was not known, the item of that
-// Save is taken up again instead. The caller has the lock.
+// add puts an item in the line, and starts a flusher if a lane is idle. If the outcome
+// of an earlier Save of the job is not known yet, add returns that Save's item instead.
+// The caller holds the lock.
 func (s *saver) add(item *saveItem) *saveItem {
 	if before := item.job.save; before != nil {
 		if before.settled || before.group == item.group { // the same job twice
@@ -207,8 +210,7 @@ func (s *saver) add(item *saveItem) *saveItem {
 	return item
 }
 
-// flush saves what is in the line until there is nothing left, and then gives
-// its lane back.
+// flush saves the items of the line until none is left. Then its lane is idle again.
 func (s *saver) flush(l *lane) {
 	defer s.flushers.Done()
 	for {
@@ -219,26 +221,27 @@ func (s *saver) flush(l *lane) {
 		now := time.Now()
 		renew := now.Sub(l.renewed) > renewal || s.q.config.SaveReplicas > 0
 		args := prepareSave(l, batch, renew, s.q.config.MaxWaiting)
-		// Nobody's context: callers come and go while the call is repeated.
+		// Not a caller's context, because callers come and go while the call is repeated.
 		ctx, cancel := context.WithTimeout(s.life, callRetention/2)
 		replies, err := s.q.saveJobs(ctx, args, len(batch), s.noteErr, false)
 		for wait := (pause{}); errors.Is(err, ErrUncertain) && sleep(ctx, wait.next()); {
-			// It may have run: under another number, the jobs would be stored again.
+			// The call may have run. With another number it would store the jobs twice.
 			replies, err = s.q.saveJobs(ctx, args, len(batch), s.noteErr, true)
 		}
 		cancel()
-		clear(args) // of what they hold
+		clear(args) // the lane keeps the slice, and the records may go
 		if err == nil && renew {
 			l.renewed = now
 		}
 		s.answer(batch, replies, err)
-		runtime.Gosched() // callers that save one job after the other have their next in the next call
+		runtime.Gosched() // lets callers who save one job after another join the next call
 	}
 }
 
-// take gives the next items of the line, or nil when there are none; then the
-// lane is idle. A group's items go one call after the other, which keeps their
-// order: the lane that has the group goes on with the line.
+// take returns the next items of the line, for one call. When there are none, it returns
+// nil and marks the lane idle. It stops at an item whose group is in a call under way,
+// because a group's calls must follow each other to keep the order of its jobs. The
+// flusher of that call goes on with the line.
 func (s *saver) take(l *lane) []*saveItem {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -263,19 +266,19 @@ func (s *saver) take(l *lane) []*saveItem {
 		item.sentFor.inFlight++
 	}
 	if s.line = s.line[n:]; len(s.line) == 0 {
-		s.line = nil // let go of the array
+		s.line = nil // frees the array
 	}
 	return batch
 }
 
-// note keeps why a call has to be repeated, for callers that give up on it.
+// noteErr keeps why a call has to be repeated, for callers who give up on it.
 func (s *saver) noteErr(err error) {
 	s.mu.Lock()
 	s.lastErr = err
 	s.mu.Unlock()
 }
 
-// settle tells the callers what became of their jobs.
+// answer settles the items of a call: all with err, or each by its reply.
 func (s *saver) answer(batch []*saveItem, replies []saveReply, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -296,9 +299,9 @@ func (s *saver) answer(batch []*saveItem, replies []saveReply, err error) {
 	}
 }
 
-// wait returns when all items of the group are settled, or when ctx or, if that has
-// no deadline, Config.CallTimeout has ended: then the items that have not been sent
-// leave the line. It gives the cause of that.
+// wait returns nil when all items of the group are settled. It gives up when ctx ends
+// or, if ctx has no deadline, after Config.CallTimeout. Then the items that were not sent
+// leave the line, and the cause is returned.
 func (s *saver) wait(ctx context.Context, group *saveGroup) (cause error) {
 	var limit <-chan time.Time
 	if _, ok := ctx.Deadline(); !ok {
@@ -324,14 +327,14 @@ func (s *saver) wait(ctx context.Context, group *saveGroup) (cause error) {
 	return cause
 }
 
-// result gives what became of an item, as far as it is known. The cause is why its
-// caller waits no longer.
+// result returns the error of an item, as far as its outcome is known, and updates the
+// job. The cause is why the caller gave up waiting, if it did.
 func (s *saver) result(item *saveItem, cause error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	j := item.job
 	switch {
-	case item.settled && errors.Is(item.err, ErrUncertain): // for good: to save it anew might store it twice
+	case item.settled && errors.Is(item.err, ErrUncertain): // stays so, because saving the job anew might store it twice
 		j.save = item
 		return item.err
 	case item.settled:
@@ -351,7 +354,7 @@ func (s *saver) result(item *saveItem, cause error) error {
 	return fmt.Errorf("not saved: %w", cause)
 }
 
-// finish ends the saver: what is in line or under way has until deadline.
+// finish ends the saver. Items in the line and calls under way have until deadline.
 func (s *saver) finish(deadline time.Time) {
 	s.mu.Lock()
 	s.stopped = true
@@ -362,5 +365,5 @@ func (s *saver) finish(deadline time.Time) {
 	s.abandon()
 }
 
-// abandon ends the calls under way.
+// abandon ends the calls under way, and settles what is in the line with ErrClosed.
 func (s *saver) abandon() { s.endLife(ErrClosed) }
