@@ -9,18 +9,18 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// A Finding is a job that is not in exactly one state, which none of a queue's
-// processes leaves behind by itself: somebody changed the keys by hand, a server lost
+// A Finding is a job that is not in exactly one state, or has no record. None of a queue's
+// processes leaves that behind by itself: somebody changed the keys by hand, a server lost
 // writes, or a Node process died between two commands.
 type Finding struct {
-	// ID is the job's.
+	// ID is the job's id.
 	ID string
 	// Problem says what is wrong.
 	Problem Problem
-	// States are where the id is, in the order of a job's life; twice the same, if it
-	// is in a list twice.
+	// States are the states the id is in, in the order of a job's life. A state comes
+	// twice if its list has the id twice.
 	States []State
-	// Now is where Repair put the job: a state, or "" if it was removed.
+	// Now is the state that Repair put the job in, or "" if it removed the job.
 	Now State
 }
 
@@ -28,14 +28,15 @@ type Finding struct {
 type Problem string
 
 const (
-	// ProblemGhost is an id that is in some state without a record.
+	// ProblemGhost is an id that is in a state but has no record.
 	ProblemGhost Problem = "ghost"
-	// ProblemOrphan is a record that is in no state.
+	// ProblemOrphan is a record whose id is in no state.
 	ProblemOrphan Problem = "orphan"
-	// ProblemTwice is a job that is in several states, or in one of the lists twice.
+	// ProblemTwice is a job that is in several states, or twice in one of the lists.
 	ProblemTwice Problem = "twice"
 )
 
+// String names the job, its problem and its states.
 func (f Finding) String() string {
 	states := make([]string, len(f.States))
 	for i, s := range f.States {
@@ -45,10 +46,11 @@ func (f Finding) String() string {
 }
 
 // Audit looks for jobs that are not in exactly one state. It is safe beside running
-// workers: each finding is looked at once more, in one step, so that a job that moves
-// meanwhile is none. What goes wrong while it looks may be missed.
+// workers: it checks each finding again, in one step, so a job that moves meanwhile is not
+// a finding. What goes wrong while Audit runs may be missed.
 //
-// It reads all of the queue, in pages, and holds all ids in memory.
+// Audit reads the whole queue, in pages, and holds all ids in memory. After Close it
+// returns ErrClosed.
 func (q *Queue) Audit(ctx context.Context) ([]Finding, error) {
 	findings, err := q.audit(ctx, false)
 	if err != nil {
@@ -57,11 +59,13 @@ func (q *Queue) Audit(ctx context.Context) ([]Finding, error) {
 	return findings, nil
 }
 
-// Repair mends what Audit finds, and says what it found and where it put it. A job
-// that somebody runs stays with them. Otherwise one that has ended stays where it
-// ended, and any other goes back to where it will run: rather twice than never. An id
-// without a record is removed. It is safe beside running workers. What was mended by a
-// request whose reply was lost is not among what it says.
+// Repair mends what Audit finds, and returns what it found and where it put each job. It
+// is safe beside running workers.
+//
+// A job that a worker runs stays with that worker. Otherwise a job that has ended stays
+// where it ended. Any other goes back to where it will run, because running twice is better
+// than never. An id without a record is removed. What was mended by a request whose reply
+// was lost is not among the findings. After Close, Repair returns ErrClosed.
 func (q *Queue) Repair(ctx context.Context) ([]Finding, error) {
 	findings, err := q.audit(ctx, true)
 	if err != nil {

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// A Strategy names how long a failed job waits before it is tried again.
-// Bee-Queue's three are built in; Config.Backoffs adds others.
+// A Strategy names the rule for how long a failed job waits before its next try.
+// Bee-Queue's three are built in, and Config.Backoffs adds others.
 type Strategy string
 
 // The strategies of Bee-Queue.
@@ -19,17 +19,16 @@ const (
 	Exponential Strategy = "exponential" // the delay doubles with each retry
 )
 
-// A BackoffFunc gives the wait before the next try of a failed job, for a
-// strategy of your own. It may change job.Options.Backoff.Delay, which is
-// stored with the job, as Bee-Queue's strategies may. A wait of zero or less
-// retries at once.
+// A BackoffFunc is a strategy of your own. It returns the wait before the next try of a
+// failed job; zero or less retries at once. Like Bee-Queue's strategies it may change
+// job.Options.Backoff.Delay, which is stored with the job.
 type BackoffFunc func(job *Job) time.Duration
 
-// maxBackoff bounds what Exponential doubles to; without it, a job that is
-// retried sixty times would overflow.
+// maxBackoff is the longest delay that Exponential doubles to. Without it, the delay of a
+// job that is retried sixty times would overflow.
 const maxBackoff = 365 * 24 * time.Hour
 
-// knowsBackoff reports whether jobs of the queue may name a strategy.
+// knowsBackoff reports whether a strategy is built in or in Config.Backoffs.
 func (q *Queue) knowsBackoff(s Strategy) bool {
 	switch s {
 	case Immediate, Fixed, Exponential:
@@ -38,9 +37,9 @@ func (q *Queue) knowsBackoff(s Strategy) bool {
 	return q.config.Backoffs[s] != nil
 }
 
-// next gives the wait before the job's next try, and prepares the backoff that
-// is stored with the job for the try after it. As in Bee-Queue, Exponential
-// uses the stored delay as it stands and then doubles it in the record.
+// nextBackoff returns the wait before the job's next try. It also prepares the stored
+// backoff for the try after that: as in Bee-Queue, Exponential waits for the stored delay
+// and then doubles it in the record. The error wraps ErrUnknownBackoff.
 func (j *Job) nextBackoff(own map[Strategy]BackoffFunc) (time.Duration, error) {
 	b := &j.Options.Backoff
 	switch b.Strategy {
@@ -59,7 +58,7 @@ func (j *Job) nextBackoff(own map[Strategy]BackoffFunc) (time.Duration, error) {
 	return 0, fmt.Errorf("%w %q", ErrUnknownBackoff, b.Strategy)
 }
 
-// call runs the func, which is the user's and may panic.
+// call runs the user's func. A panic becomes a *PanicError.
 func (f BackoffFunc) call(j *Job) (wait time.Duration, err error) {
 	defer func() {
 		if value := recover(); value != nil {
@@ -69,16 +68,17 @@ func (f BackoffFunc) call(j *Job) (wait time.Duration, err error) {
 	return max(0, f(j)), nil
 }
 
-// pause is the wait between tries of a call while Redis does not answer: it
-// doubles from 20 ms to a second, with jitter so that a fleet of workers does
-// not come back all at once.
-type pause struct{ last, longest time.Duration } // 0 is longestPause
+// pause is the wait between two tries of a call while Redis does not answer. It doubles
+// from 20 ms to longest, with jitter so that a fleet of workers does not come back all at
+// once. A longest of 0 means longestPause.
+type pause struct{ last, longest time.Duration }
 
 const (
 	firstPause   = 20 * time.Millisecond
 	longestPause = time.Second
 )
 
+// next returns the wait before the next try: at least half of the full pause.
 func (p *pause) next() time.Duration {
 	p.last = min(max(firstPause, 2*p.last), cmp.Or(p.longest, longestPause))
 	return p.last/2 + rand.N(p.last/2) //nolint:gosec // spreads retries, guards nothing

@@ -15,23 +15,25 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// Dial connects to Redis with options that suit a queue: small buffers, no
-// client-side cache, one pipelined connection for each server, and a check of
-// Sentinel's word every 5 s. The URL is rueidis's: redis://host:6379/0 for one
-// server or a cluster (more nodes as ?addr=host:port), rediss:// for TLS,
-// ?master_set=name for Sentinel, unix:// for a socket. Names and passwords in it are
-// percent-encoded, as url.UserPassword does. Each option func may change the options
-// before they are used. The caller closes the client.
+// Dial connects to Redis with options that suit a queue: small buffers, no client-side
+// cache, one pipelined connection for each server, and a question to Sentinel every 5 s
+// which server is the master. Any other rueidis.Client works as well; Dial is a
+// convenience. The caller closes the client.
 //
-// Where Redis does not answer, or refuses the connection, for whatever reason,
-// Dial goes on trying, at most a second apart, until ctx ends; the error then
-// wraps ctx's and the last one of Redis, if a try came to its end before. Meanwhile
-// slog's default logger gets an error a second at most. So a program that starts
-// before its Redis waits for it, or for as long as context.WithTimeout says. Once
-// Dial has returned a client, Redis may come and go, and ctx may end. A URL that
-// cannot be read and options that contradict each other come back at once.
+// The URL is rueidis's: redis://host:6379/0 for one server or a cluster (more nodes as
+// ?addr=host:port), rediss:// for TLS, ?master_set=name for Sentinel, unix:// for a
+// socket. Names and passwords in it are percent-encoded, as url.UserPassword does. Each
+// option func may change the options before they are used.
 //
-// Any other rueidis.Client works as well; Dial is a convenience.
+// While Redis does not answer, or refuses the connection for whatever reason, Dial tries
+// again, at most a second apart, until ctx ends. So a program that starts before its Redis
+// waits for it, or as long as context.WithTimeout says. Meanwhile slog's default logger
+// gets at most one error a second. Once Dial has returned a client, Redis may come and go,
+// and ctx may end.
+//
+// When ctx ends, the error wraps ctx's cause, and Redis's last error if a try had come to
+// its end before. Dial returns at once if the URL cannot be read, or if the options
+// contradict each other.
 func Dial(ctx context.Context, url string, options ...func(*rueidis.ClientOption)) (rueidis.Client, error) {
 	option, err := rueidis.ParseURL(url)
 	if err != nil {
@@ -66,10 +68,10 @@ func Dial(ctx context.Context, url string, options ...func(*rueidis.ClientOption
 			return client, nil
 		}
 		if !d.dialed {
-			return nil, fmt.Errorf("beequeue: dial: %w", err) // it is not Redis's fault
+			return nil, fmt.Errorf("beequeue: dial: %w", err) // the options are wrong
 		}
 		if ctx.Err() != nil && last != nil {
-			err = last // a try that was cut short does not say what is wrong
+			err = last // the error of a try that was cut short says nothing about Redis
 		}
 		last = err
 		if ctx.Err() == nil && time.Since(told) >= time.Second {
@@ -82,18 +84,18 @@ func Dial(ctx context.Context, url string, options ...func(*rueidis.ClientOption
 	}
 }
 
-// A dialer makes a client's connections. rueidis makes the first of them without
-// a context; those end with Dial's.
+// dialer makes a client's connections. rueidis makes the first of them without a context,
+// so the dialer ends those with Dial's context.
 type dialer struct {
 	dial func(context.Context, string, *net.Dialer, *tls.Config) (net.Conn, error)
 
 	mu       sync.Mutex
-	dialed   bool            // there was something to connect to
+	dialed   bool            // a connection was tried, so the options are right
 	starting context.Context //nolint:containedctx // Dial's, while it tries
-	release  []func() bool   // of what closes connections when that ends
+	release  []func() bool   // keep connections open when starting ends
 }
 
-// newDialer has the connections of a client pass through a dialer.
+// newDialer makes a dialer, and changes the options to connect by it.
 func newDialer(option *rueidis.ClientOption) *dialer {
 	d := &dialer{dial: option.DialCtxFn}
 	if plain := option.DialFn; d.dial == nil && plain != nil {
@@ -106,7 +108,7 @@ func newDialer(option *rueidis.ClientOption) *dialer {
 	}
 	option.DialCtxFn = func(ctx context.Context, address string, dialer *net.Dialer, config *tls.Config) (net.Conn, error) {
 		conn, err := d.connect(ctx, address, dialer, config)
-		if secure, ok := conn.(*tls.Conn); ok && err == nil && !option.DisableTCPNoDelay { // for that, rueidis wants the bare connection
+		if secure, ok := conn.(*tls.Conn); ok && err == nil && !option.DisableTCPNoDelay { // with that option, rueidis needs the *tls.Conn itself
 			return &secureConn{Conn: secure}, nil
 		}
 		return conn, err
@@ -114,7 +116,7 @@ func newDialer(option *rueidis.ClientOption) *dialer {
 	return d
 }
 
-// dialTCP is what rueidis does by itself.
+// dialTCP connects as rueidis does by itself.
 func dialTCP(ctx context.Context, address string, dialer *net.Dialer, config *tls.Config) (net.Conn, error) {
 	if config == nil {
 		return dialer.DialContext(ctx, "tcp", address)
@@ -135,7 +137,7 @@ func (d *dialer) try(ctx context.Context, option rueidis.ClientOption) (rueidis.
 		release()
 	}
 	d.starting, d.release = nil, nil
-	if err == nil && ctx.Err() != nil { // its connections may be closed
+	if err == nil && ctx.Err() != nil { // the end of ctx may have closed its connections
 		client.Close()
 		err = context.Cause(ctx)
 	}
@@ -145,6 +147,7 @@ func (d *dialer) try(ctx context.Context, option rueidis.ClientOption) (rueidis.
 	return client, nil
 }
 
+// connect makes one connection. While Dial tries, the end of its context closes it.
 func (d *dialer) connect(ctx context.Context, address string, dialer *net.Dialer, config *tls.Config) (net.Conn, error) {
 	d.mu.Lock()
 	starting := d.starting
@@ -168,15 +171,15 @@ func (d *dialer) connect(ctx context.Context, address string, dialer *net.Dialer
 	return conn, nil
 }
 
-// A secureConn finds out why a server hung up. In TLS 1.3 a client learns only when it
-// reads what the server thinks of its certificate. rueidis writes first, and if the
-// server has gone by then, knows no more than that the connection was reset.
+// secureConn finds out why a server hung up. In TLS 1.3 a client learns only when it reads
+// whether the server accepts its certificate. rueidis writes first, and a server that has
+// hung up by then leaves it with no more than "connection reset".
 type secureConn struct {
 	*tls.Conn
-	read atomic.Bool // somebody has begun to read
+	read atomic.Bool // a read has begun
 }
 
-// alertTime bounds the wait for a reason that should be there.
+// alertTime bounds the wait for the server's alert, which should have arrived already.
 const alertTime = 100 * time.Millisecond
 
 func (c *secureConn) Read(b []byte) (int, error) {
@@ -184,6 +187,7 @@ func (c *secureConn) Read(b []byte) (int, error) {
 	return c.Conn.Read(b)
 }
 
+// Write returns the server's alert instead of its own error, if nobody has read yet.
 func (c *secureConn) Write(b []byte) (int, error) {
 	n, err := c.Conn.Write(b)
 	if err == nil || c.read.Swap(true) {

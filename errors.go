@@ -5,99 +5,99 @@ import (
 	"fmt"
 )
 
-// The errors to test for with errors.Is. What wraps them names the queue and
-// the job.
+// These are the errors to test for with errors.Is. The errors that wrap them name the
+// queue and the job.
 var (
-	// ErrClosed is returned by calls on a queue after Close. It is also the
-	// cause of a handler's context that was cancelled because its worker is
-	// shutting down and the grace time is over.
+	// ErrClosed is returned by calls on a queue after Close. It is also the cause of a
+	// handler's cancelled context when its worker stops and the grace period is over.
 	ErrClosed = errors.New("queue is closed")
 
-	// ErrNotFound means that Redis has no record of the job: it was never
-	// saved, was removed, or finished with RemoveOnSuccess or RemoveOnFailure.
+	// ErrNotFound means that Redis has no record of the job. It was never saved, was
+	// removed, or finished with Config.RemoveOnSuccess or RemoveOnFailure.
 	ErrNotFound = errors.New("job not found")
 
-	// ErrDuplicateID means that a job with the id given to SetID is stored
-	// already. Nothing was changed; the stored job is as it was.
+	// ErrDuplicateID means that a job with the id given to SetID is stored already. The
+	// stored job stays as it was.
 	ErrDuplicateID = errors.New("a job with this id exists already")
 
-	// ErrDataTooLarge, ErrIDTooLong and ErrQueueFull mean that a Save would have
-	// gone beyond Config.MaxData, MaxID or MaxWaiting. Nothing was stored.
+	// ErrDataTooLarge, ErrIDTooLong and ErrQueueFull mean that a Save would have exceeded
+	// Config.MaxData, MaxID or MaxWaiting. Nothing was stored.
 	ErrDataTooLarge = errors.New("data is too large")
 	ErrIDTooLong    = errors.New("id is too long")
 	ErrQueueFull    = errors.New("too many jobs are waiting")
 
-	// ErrOutOfMemory means that Redis has reached its maxmemory and may not evict
-	// anything (error OOM, policy noeviction). Nothing was stored.
+	// ErrOutOfMemory means that Redis has reached its maxmemory and may not evict anything
+	// (error OOM, policy noeviction). Nothing was stored.
 	ErrOutOfMemory = errors.New("redis is out of memory")
 
-	// ErrUncertain means that the connection was lost, or the time ran out,
-	// between a request and a reply that says what became of it: the change may or
-	// may not have been made. Saving the same *Job once more is safe and tells which it was.
+	// ErrUncertain means that the change may or may not have been made, because the
+	// connection was lost or the time ran out between a request and its reply. Saving the
+	// same *Job once more is safe, and tells which it was.
 	ErrUncertain = errors.New("outcome unknown: the change may or may not have been made")
 
-	// ErrOwnershipLost means that a job was no longer this worker's while its
-	// handler ran: the lease ran out and the job was taken back, or the job was
-	// removed. It is the cause of the handler's cancelled context, and OnError
-	// gets it. What the handler returns is not recorded.
+	// ErrOwnershipLost means that a job stopped being this worker's while its handler
+	// ran. The lease ran out and the job was taken back, or the job was removed. It is the
+	// cause of the handler's cancelled context, and OnError gets it. What the handler
+	// returns is not recorded.
 	ErrOwnershipLost = errors.New("job is no longer owned by this worker")
 
-	// ErrTimeout is the cause of a handler's context that was cancelled because
-	// the job's Timeout passed, and part of the error the job fails with.
+	// ErrTimeout means that a job's Timeout passed. It is the cause of the handler's
+	// cancelled context, and the error that the job fails with wraps it.
 	ErrTimeout = errors.New("job timed out")
 
-	// ErrStuck goes to OnError when a handler has not returned within
-	// Config.TimeoutGrace of its job's timeout. The job is retried or failed,
-	// and the handler keeps its slot until it returns. Process and Close return
-	// it when handlers, or a callback, keep them from ending.
+	// ErrStuck goes to OnError when a handler has not returned within Config.TimeoutGrace
+	// of its job's timeout. The job is retried or failed, and the handler keeps its slot
+	// until it returns. Process and Close return ErrStuck when handlers, or a callback,
+	// keep them from ending.
 	ErrStuck = errors.New("handler does not return")
 
-	// ErrUnfinished is returned by Process and Close when the grace time ended
-	// before the handlers did. Their jobs were handed back to waiting.
+	// ErrUnfinished is returned by Process and Close when the grace period ended before
+	// the handlers did. Their jobs were handed back to waiting.
 	ErrUnfinished = errors.New("jobs handed back unfinished")
 
-	// ErrStalled is why a job failed that was taken back from lost workers more
-	// than Config.MaxStalls times.
+	// ErrStalled means that a job was failed because it was taken back from lost workers
+	// more than Config.MaxStalls times.
 	ErrStalled = errors.New("job stalled too often")
 
 	// ErrNotFailed is returned by Job.Retry for a job that is not in failed.
 	ErrNotFailed = errors.New("job is not in failed")
 
-	// ErrUnknownBackoff means that a job names a backoff strategy that is
-	// neither built in nor in Config.Backoffs.
+	// ErrUnknownBackoff means that a job names a backoff strategy that is neither built in
+	// nor in Config.Backoffs.
 	ErrUnknownBackoff = errors.New("unknown backoff strategy")
 
-	// ErrNoRetry, wrapped in the error that a handler returns, fails the job
-	// for good whatever retries it has left.
+	// ErrNoRetry fails a job for good, whatever retries it has left, if the error that the
+	// handler returns wraps it.
 	ErrNoRetry = errors.New("not retryable")
 
-	// ErrBusy is returned by Process while another Process or Drain of the same
+	// ErrBusy is returned by Process and Drain while another Process or Drain of the same
 	// queue value is under way.
 	ErrBusy = errors.New("queue is processing already")
 
-	// ErrKeyLayout means that the queue's keys cannot work on the server: keys
-	// of one queue that lie in several slots of a cluster, or a client that
-	// does not speak to the cluster as one.
+	// ErrKeyLayout means that the queue's keys cannot work on the server. The keys lie in
+	// several slots of a cluster, or the client speaks to one node of a cluster alone, or
+	// the queue's name cannot be part of a key.
 	ErrKeyLayout = errors.New("key layout does not fit the server")
 
 	// ErrUnsupportedServer means that the server is older than Redis 6.2.
 	ErrUnsupportedServer = errors.New("server is not supported")
 )
 
-// A FailedError is what Wait returns for a job that failed for good.
+// A FailedError is the error of a job that failed, as Wait, Watch and the OnJob callbacks
+// report it.
 type FailedError struct {
 	ID      string // the job
 	Message string // the handler's error, as text
-	Stack   string // newest entry of the job's stacktraces; empty when not known
+	Stack   string // the newest entry of the job's stacktraces, or empty if not known
 }
 
-// Error names the job and gives the handler's message.
+// Error names the job and shows the handler's message.
 func (e *FailedError) Error() string {
 	return fmt.Sprintf("job %q failed: %s", e.ID, e.Message)
 }
 
-// A RecordError means that what Redis holds as a job is not a job record. The
-// record is left as it is.
+// A RecordError means that what Redis holds as a job is not a job record. The record is
+// left as it is.
 type RecordError struct {
 	ID     string // the job
 	Reason string // what is wrong with the record
@@ -108,8 +108,8 @@ func (e *RecordError) Error() string {
 	return fmt.Sprintf("job %q has a malformed record: %s", e.ID, e.Reason)
 }
 
-// An EventError means that another process published something on one of the
-// queue's channels that is not an event. It goes to OnError.
+// An EventError means that another process published something on one of the queue's
+// channels that cannot be read. It goes to OnError.
 type EventError struct {
 	Channel string // where it was published
 	Payload string // at most its first 200 bytes
@@ -121,8 +121,8 @@ func (e *EventError) Error() string {
 	return fmt.Sprintf("malformed message on %q: %s: %q", e.Channel, e.Reason, e.Payload)
 }
 
-// stalledError is why a job failed that was taken back from lost workers too
-// often. It is not retried.
+// stalledError is the error of a job that was taken back from lost workers too often. The
+// job is not retried.
 type stalledError struct{ times int }
 
 func (e *stalledError) Error() string {
@@ -131,14 +131,14 @@ func (e *stalledError) Error() string {
 
 func (e *stalledError) Is(target error) bool { return target == ErrStalled || target == ErrNoRetry }
 
-// A PanicError is the error of a job whose handler panicked, and what OnError
-// gets for a callback that did.
+// A PanicError is the error of a job whose handler panicked. OnError gets one if a callback
+// panicked.
 type PanicError struct {
 	Value any    // what was passed to panic; nil for runtime.Goexit
 	Stack string // the goroutine's stack
 }
 
-// Error gives the panic's value, without the stack.
+// Error returns the panic's value as text, without the stack.
 func (e *PanicError) Error() string {
 	if e.Value == nil {
 		return "runtime.Goexit called"
@@ -146,7 +146,7 @@ func (e *PanicError) Error() string {
 	return fmt.Sprintf("panic: %v", e.Value)
 }
 
-// Unwrap gives the panic's value if it is an error.
+// Unwrap returns the panic's value if it is an error, and nil otherwise.
 func (e *PanicError) Unwrap() error {
 	err, _ := e.Value.(error)
 	return err
@@ -154,10 +154,10 @@ func (e *PanicError) Unwrap() error {
 
 // A SaveAllError says which jobs SaveAll could not save. The others are saved.
 type SaveAllError struct {
-	Errors map[*Job]error
+	Errors map[*Job]error // the error of each job, as Save would have returned it
 }
 
-// Error gives the number of jobs and one of the errors.
+// Error returns the number of jobs and one of the errors.
 func (e *SaveAllError) Error() string {
 	for _, err := range e.Errors {
 		return fmt.Sprintf("%d jobs not saved, one of them: %v", len(e.Errors), err)
@@ -165,7 +165,7 @@ func (e *SaveAllError) Error() string {
 	return "no job failed"
 }
 
-// Unwrap gives the errors to errors.Is and errors.As.
+// Unwrap returns all errors, for errors.Is and errors.As.
 func (e *SaveAllError) Unwrap() []error {
 	all := make([]error, 0, len(e.Errors))
 	for _, err := range e.Errors {

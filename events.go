@@ -12,15 +12,15 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// Three kinds of listeners, as in Bee-Queue: the callbacks below hear what this
-// queue value itself did (local events) or what any process did (Pub/Sub events,
-// OnJob...), and Job.Watch hears of one job.
+// There are three kinds of listeners, as in Bee-Queue. OnSucceeded and its like hear what
+// this queue value did (local events). The OnJob callbacks hear what any process did
+// (Pub/Sub events). Job.Watch hears of one job.
 //
-// Set callbacks before Process. Those of local events run one after the other,
-// beside the handlers; while one takes its time, the others wait, and in the
-// end the worker does. A callback that panics is reported to OnError.
+// Set callbacks before Process. Callbacks of local events run one after the other, beside
+// the handlers. While one is slow the others wait, and in the end the worker waits too. A
+// callback that panics is reported to OnError.
 
-// callbacks are what the user wants to hear.
+// callbacks holds the user's callbacks, and the errors on their way to OnError.
 type callbacks struct {
 	mu sync.RWMutex
 
@@ -38,39 +38,41 @@ type callbacks struct {
 	jobFailed    []func(string, error)
 	jobProgress  []func(string, json.RawMessage)
 
-	pending   []error // for OnError, in order
-	dropped   int     // errors that did not get in line
-	reporting bool    // somebody is calling OnError
+	pending   []error // errors for OnError, in order
+	dropped   int     // number of errors that found pending full
+	reporting bool    // a goroutine is calling OnError
 
 	logged time.Time // when the log last got an error
-	muted  int       // errors since that the log did not get
+	muted  int       // number of errors since then that were not logged
 }
 
+// addCallback adds a callback to one of the lists.
 func addCallback[F any](c *callbacks, list *[]F, f F) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	*list = append(*list, f)
 }
 
+// callbacksOf returns the callbacks in a list, to be called without the lock.
 func callbacksOf[F any](c *callbacks, list *[]F) []F {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	return *list
 }
 
-// OnReady calls f when Redis has answered for the first time and the queue's
-// keys fit it: in Ready, or at the start of Process.
+// OnReady calls f once, when Redis has answered for the first time and can hold the
+// queue's keys: in Ready, or at the start of Process.
 func (q *Queue) OnReady(f func()) { addCallback(&q.callbacks, &q.callbacks.ready, f) }
 
-// OnError calls f with every error that no call returns: lost connections,
-// malformed records and messages, jobs whose ownership was lost, panics of
-// callbacks. It is called for one error after the other, beside everything else;
-// while it is slow, at most 1,000 errors wait. Failed jobs are no errors. Without
-// OnError, errors go to Config.Logger.
+// OnError calls f with every error that no call returns: lost connections, malformed
+// records and messages, jobs whose ownership was lost, panics of callbacks. A failed job
+// is not an error. Errors are passed one after the other, beside everything else. At most
+// 1,000 errors wait while f is slow; more are dropped and counted. Without OnError,
+// errors go to Config.Logger.
 func (q *Queue) OnError(f func(error)) { addCallback(&q.callbacks, &q.callbacks.errors, f) }
 
-// OnSucceeded calls f when a job that this queue value processed has succeeded
-// and that is recorded. The result is nil if the handler returned nil.
+// OnSucceeded calls f when a job that this queue value processed has succeeded, after
+// Redis has recorded it. The result is nil if the handler returned nil.
 func (q *Queue) OnSucceeded(f func(job *Job, result json.RawMessage)) {
 	addCallback(&q.callbacks, &q.callbacks.succeeded, f)
 }
@@ -81,8 +83,8 @@ func (q *Queue) OnRetrying(f func(job *Job, err error)) {
 	addCallback(&q.callbacks, &q.callbacks.retrying, f)
 }
 
-// OnFailed calls f when a job that this queue value processed has failed, also
-// if it will be tried again, as Bee-Queue's `failed` does.
+// OnFailed calls f when a job that this queue value processed has failed, even if it
+// will be tried again: Bee-Queue's `failed`.
 func (q *Queue) OnFailed(f func(job *Job, err error)) {
 	addCallback(&q.callbacks, &q.callbacks.failed, f)
 }
@@ -93,31 +95,31 @@ func (q *Queue) OnFailedForGood(f func(job *Job, err error)) {
 	addCallback(&q.callbacks, &q.callbacks.fatal, f)
 }
 
-// OnStalled calls f with the id of each job that this queue value took back
-// from a lost worker.
+// OnStalled calls f with the id of each job that this queue value took back from a lost
+// worker.
 func (q *Queue) OnStalled(f func(id string)) { addCallback(&q.callbacks, &q.callbacks.stalled, f) }
 
-// OnRaised calls f with the number of delayed jobs that this queue value moved
-// to waiting as they came due: Bee-Queue's `raised jobs`.
+// OnRaised calls f with the number of delayed jobs that this queue value moved to waiting
+// when they came due: Bee-Queue's `raised jobs`.
 func (q *Queue) OnRaised(f func(n int)) { addCallback(&q.callbacks, &q.callbacks.raised, f) }
 
-// OnJobSucceeded calls f for every job of the queue that succeeds, whoever
-// processed it. Like the other OnJob callbacks it subscribes to the queue's
-// events, until Close; what happens while the connection is broken is missed.
+// OnJobSucceeded calls f for every job of the queue that succeeds, whichever process ran
+// it. Like the other OnJob callbacks it subscribes to the queue's events, until Close.
+// Events are missed while the connection is broken.
 func (q *Queue) OnJobSucceeded(f func(id string, result json.RawMessage)) {
 	addCallback(&q.callbacks, &q.callbacks.jobSucceeded, f)
 	q.subscriber.listen()
 }
 
-// OnJobRetrying calls f for every job of the queue that failed and will be tried
-// again, whoever processed it. The error is a *FailedError.
+// OnJobRetrying calls f for every job of the queue that failed and will be tried again,
+// whichever process ran it. The error is a *FailedError.
 func (q *Queue) OnJobRetrying(f func(id string, err error)) {
 	addCallback(&q.callbacks, &q.callbacks.jobRetrying, f)
 	q.subscriber.listen()
 }
 
-// OnJobFailed calls f for every job of the queue that fails for good, whoever
-// processed it. The error is a *FailedError.
+// OnJobFailed calls f for every job of the queue that fails for good, whichever process
+// ran it. The error is a *FailedError.
 func (q *Queue) OnJobFailed(f func(id string, err error)) {
 	addCallback(&q.callbacks, &q.callbacks.jobFailed, f)
 	q.subscriber.listen()
@@ -129,13 +131,13 @@ func (q *Queue) OnJobProgress(f func(id string, progress json.RawMessage)) {
 	q.subscriber.listen()
 }
 
-// guard runs a callback of the user's.
+// guard runs a callback of the user's, and reports its panic as a *PanicError.
 func (c *callbacks) guard(q *Queue, name string, f func()) {
 	defer func() {
 		if value := recover(); value != nil {
 			err := &PanicError{Value: value, Stack: string(debug.Stack())}
 			if name == "OnError" {
-				c.log(q, err) // telling OnError would go round in circles
+				c.log(q, err) // OnError would be called for its own panic, again and again
 				return
 			}
 			q.report(err, "%s callback", name)
@@ -150,11 +152,12 @@ func (c *callbacks) fireReady(q *Queue) {
 	}
 }
 
-// errorsMost is how many errors may wait for OnError.
+// errorsMost is the number of errors that may wait for OnError.
 const errorsMost = 1000
 
-// fireError passes an error to OnError, by a goroutine that is there while there
-// are errors: whoever reports one, the heartbeat say, does not wait for the user.
+// fireError passes an error to OnError, or to the log if there is no callback. OnError
+// runs in a goroutine of its own, which lives while errors are pending. So the caller,
+// for example the heartbeat, does not wait for the user's code.
 func (c *callbacks) fireError(q *Queue, err error) {
 	if len(callbacksOf(c, &c.errors)) == 0 {
 		c.log(q, err)
@@ -172,11 +175,11 @@ func (c *callbacks) fireError(q *Queue, err error) {
 	}
 	c.reporting = true
 	if !q.spawn(func() { c.reportErrors(q) }) {
-		go c.reportErrors(q) // after Close, which waits for nothing more
+		go c.reportErrors(q) // after Close, which waits for no more goroutines
 	}
 }
 
-// reportErrors calls OnError until there are no errors left.
+// reportErrors calls OnError until no error is pending.
 func (c *callbacks) reportErrors(q *Queue) {
 	for {
 		c.mu.Lock()
@@ -198,7 +201,7 @@ func (c *callbacks) reportErrors(q *Queue) {
 	}
 }
 
-// log writes an error, at most one a second.
+// log writes an error to Config.Logger, at most one a second.
 func (c *callbacks) log(q *Queue, err error) {
 	c.mu.Lock()
 	now := time.Now()
@@ -225,7 +228,7 @@ func (c *callbacks) fireRaised(q *Queue, n int) {
 	}
 }
 
-// fireOutcome tells of a run whose outcome is recorded.
+// fireOutcome runs the callbacks for a run whose outcome Redis has recorded.
 func (c *callbacks) fireOutcome(q *Queue, job *Job, o outcome) {
 	switch o.status {
 	case StatusSucceeded:
@@ -239,7 +242,7 @@ func (c *callbacks) fireOutcome(q *Queue, job *Job, o outcome) {
 	case StatusFailed:
 		c.fireFailure(q, "OnFailed", &c.failed, job, o.err)
 		c.fireFailure(q, "OnFailedForGood", &c.fatal, job, o.err)
-	case StatusCreated: // no run ends so
+	case StatusCreated: // never the outcome of a run
 	}
 }
 
@@ -249,7 +252,7 @@ func (c *callbacks) fireFailure(q *Queue, name string, list *[]func(*Job, error)
 	}
 }
 
-// fireEvent tells of something any process did.
+// fireEvent runs the OnJob callbacks for an event of any process.
 func (c *callbacks) fireEvent(q *Queue, e event) {
 	switch e.Name {
 	case eventSucceeded:
@@ -279,8 +282,8 @@ const (
 	eventProgress  = "progress"
 )
 
-// failure gives the error of a failed or retrying event. Node publishes the
-// error's message; what is no text is shown as it is.
+// failure returns the error of a failed or retrying event. Its data is the error's
+// message, as Node publishes it. Data that is not a JSON string is taken as it is.
 func (e event) failure() error {
 	var message string
 	if json.Unmarshal(e.Data, &message) != nil {
@@ -289,9 +292,9 @@ func (e event) failure() error {
 	return &FailedError{ID: e.ID, Message: message}
 }
 
-// ReportProgress publishes how far a job is, any value that encoding/json can
-// marshal but nil, to OnJobProgress and Job.Watch. As in Bee-Queue it is not
-// stored until the run ends.
+// ReportProgress publishes how far a job is to OnJobProgress and Job.Watch, and sets
+// Job.Progress. The progress may be any value that encoding/json can marshal, except nil.
+// As in Bee-Queue it is not stored until the run ends.
 func (j *Job) ReportProgress(ctx context.Context, progress any) error {
 	q := j.queue
 	raw, err := json.Marshal(progress)
@@ -310,27 +313,28 @@ func (j *Job) ReportProgress(ctx context.Context, progress any) error {
 	return nil
 }
 
-// publish sends an event, by way of the node that has the queue: so events of a
-// cluster arrive in order, also with those that scripts publish.
+// publish sends an event by way of the cluster node that holds the queue. Scripts publish
+// there too, so all events of a queue arrive in order.
 func (q *Queue) publish(ctx context.Context, event string) error {
 	return q.do(ctx, func(b rueidis.Builder) rueidis.Completed {
 		return b.Publish().Channel(q.keys.events).Message(event).Build().SetSlot(q.keys.base)
 	}).Error()
 }
 
-// notice is one callback that is due: of a job's outcome, or any other.
+// notice is one callback that is due: those for a job's outcome, or other.
 type notice struct {
 	job     *Job
 	outcome *outcome
 	other   func()
 }
 
-// notices runs callbacks in order, beside the loop. They come in batches.
+// notices runs a worker's callbacks in order, beside the loop.
 type notices struct {
-	line chan []notice
-	done chan struct{}
+	line chan []notice // batches, in order
+	done chan struct{} // closed when all have run
 }
 
+// start starts the goroutine that runs callbacks, until finish.
 func (n *notices) start(q *Queue) {
 	n.line = make(chan []notice, 64)
 	n.done = make(chan struct{})
@@ -348,9 +352,10 @@ func (n *notices) start(q *Queue) {
 	}()
 }
 
+// add puts a callback in the line. It waits while the line is full.
 func (n *notices) add(f func()) { n.line <- []notice{{other: f}} }
 
-// finish waits for the callbacks that are still to run.
+// finish waits until all callbacks have run. Nothing may be added any more.
 func (n *notices) finish() {
 	close(n.line)
 	<-n.done

@@ -9,8 +9,8 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// GetJob looks a job up by its id. The error wraps ErrNotFound if there is no
-// such job, and a *RecordError if its record cannot be read.
+// GetJob returns the job with an id. The error wraps ErrNotFound if there is no such job,
+// and a *RecordError if its record cannot be read.
 func (q *Queue) GetJob(ctx context.Context, id string) (*Job, error) {
 	ctx, cancel := q.bound(ctx)
 	defer cancel()
@@ -28,18 +28,20 @@ func (q *Queue) GetJob(ctx context.Context, id string) (*Job, error) {
 	return job, nil
 }
 
-// Page is a part of the jobs of one state.
+// Page selects a part of the jobs of one state.
 type Page struct {
-	Start int // how many to pass over; default 0
-	Size  int // how many to return at most; default 100
+	Start int // number of jobs to skip; default 0
+	Size  int // largest number of jobs to return; default 100
 }
 
-// GetJobs returns jobs that are in a state. As in Bee-Queue, waiting and active
-// are listed from the newest (a waiting job's turn comes from the other end),
-// delayed by due time, and succeeded and failed in no particular order; paging
-// through those two reads everything up to the page, and is exact only while
-// they do not change. Records that cannot be read are left out, and the error
-// wraps a *RecordError for each; the other jobs are returned beside it.
+// GetJobs returns jobs that are in a state. As in Bee-Queue, waiting and active are listed
+// from the newest job, so the next job to run is the last one in waiting. Delayed jobs are
+// listed by due time, and succeeded and failed ones in no particular order. For these two,
+// GetJobs reads everything up to the end of the page, and paging is exact only while the
+// state does not change.
+//
+// Jobs whose records cannot be read are left out, and the error wraps a *RecordError for
+// each. The other jobs are returned beside the error.
 func (q *Queue) GetJobs(ctx context.Context, state State, page Page) ([]*Job, error) {
 	ctx, cancel := q.bound(ctx)
 	defer cancel()
@@ -50,6 +52,7 @@ func (q *Queue) GetJobs(ctx context.Context, state State, page Page) ([]*Job, er
 	return jobs, nil
 }
 
+// getJobs does the work of GetJobs.
 func (q *Queue) getJobs(ctx context.Context, state State, page Page) ([]*Job, error) {
 	key, err := q.keys.state(state)
 	if err != nil {
@@ -79,7 +82,7 @@ func (q *Queue) getJobs(ctx context.Context, state State, page Page) ([]*Job, er
 	return q.readJobs(ctx, ids)
 }
 
-// scanSet reads a page of a set. SSCAN may give an id more than once.
+// scanSet reads a page of a set. SSCAN may return an id more than once.
 func (q *Queue) scanSet(ctx context.Context, key string, page Page) ([]string, error) {
 	seen := make(map[string]bool)
 	var ids []string
@@ -109,7 +112,7 @@ func (q *Queue) scanSet(ctx context.Context, key string, page Page) ([]string, e
 	}
 }
 
-// readJobs fetches records. An id whose record went away meanwhile is left out.
+// readJobs fetches the jobs with ids. It leaves out ids whose record has gone meanwhile.
 func (q *Queue) readJobs(ctx context.Context, ids []string) ([]*Job, error) {
 	records, err := q.do(ctx, func(b rueidis.Builder) rueidis.Completed {
 		return b.Hmget().Key(q.keys.jobs).Field(ids...).Build()
@@ -140,14 +143,14 @@ func (q *Queue) readJobs(ctx context.Context, ids []string) ([]*Job, error) {
 	return jobs, errors.Join(bad...)
 }
 
-// Counts is how many jobs are in each state. Bee-Queue calls it health.
+// Counts holds the number of jobs in each state. Bee-Queue calls it health.
 type Counts struct {
 	Waiting, Active, Delayed, Succeeded, Failed int64
-	// NewestJob is the newest automatic id; zero if there was none.
+	// NewestJob is the newest automatic id, or zero if there was none yet.
 	NewestJob int64
 }
 
-// Counts returns how many jobs are in each state, read in one step.
+// Counts returns the number of jobs in each state, read in one step.
 func (q *Queue) Counts(ctx context.Context) (Counts, error) {
 	ctx, cancel := q.bound(ctx)
 	defer cancel()
@@ -158,9 +161,9 @@ func (q *Queue) Counts(ctx context.Context) (Counts, error) {
 	return c, nil
 }
 
-// RemoveJob removes a job, whatever state it is in; one that does not exist is
-// no error, as in Bee-Queue. If the job is running, its handler's context is
-// cancelled at the worker's next heartbeat, and nothing of it is recorded.
+// RemoveJob removes a job, whatever state it is in. As in Bee-Queue it is no error if the
+// job does not exist. If the job is running, its handler's context is cancelled at the
+// worker's next heartbeat, and the outcome of the run is not recorded.
 func (q *Queue) RemoveJob(ctx context.Context, id string) error {
 	if q.isClosed() {
 		return q.wrap(ErrClosed, "remove job %q", id)
@@ -175,13 +178,13 @@ func (q *Queue) RemoveJob(ctx context.Context, id string) error {
 
 // Remove removes the job from the queue; see Queue.RemoveJob.
 func (j *Job) Remove(ctx context.Context) error {
-	j.saved = offset{} // what was heard of it counts no more
+	j.saved = offset{} // events heard so far no longer tell how the job ends
 	return j.queue.RemoveJob(ctx, j.ID)
 }
 
-// Retry puts a job that failed for good back into waiting. If it is not in
-// failed, nothing happens and the error wraps ErrNotFailed. Its remaining
-// retries stay as they are.
+// Retry puts a job that failed for good back into waiting. If the job is not in failed,
+// nothing changes and the error wraps ErrNotFailed. The number of its remaining retries
+// stays as it is.
 func (j *Job) Retry(ctx context.Context) error {
 	q := j.queue
 	if q.isClosed() {
@@ -189,16 +192,16 @@ func (j *Job) Retry(ctx context.Context) error {
 	}
 	ctx, cancel := q.bound(ctx)
 	defer cancel()
-	j.saved = offset{} // what was heard of it counts no more
+	j.saved = offset{} // events heard so far no longer tell how the job ends
 	if err := q.retry(ctx, j.ID); err != nil {
 		return q.wrap(err, "retry job %q", j.ID)
 	}
 	return nil
 }
 
-// IsInSet reports whether the job is in a state right now. Bee-Queue's isInSet
-// knows succeeded and failed; this knows every state. For waiting and active it
-// takes time in proportion to their length.
+// IsInSet reports whether the job is in a state right now. Bee-Queue's isInSet knows only
+// succeeded and failed; IsInSet knows every state. For waiting and active it takes time
+// in proportion to their length.
 func (j *Job) IsInSet(ctx context.Context, state State) (bool, error) {
 	q := j.queue
 	ctx, cancel := q.bound(ctx)

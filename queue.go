@@ -20,7 +20,7 @@ type Queue struct {
 
 	token      string // names this value's calls
 	saves      saver
-	control    lane // calls that change one job
+	control    lane // for calls that change one job
 	callbacks  callbacks
 	subscriber subscriber
 

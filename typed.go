@@ -6,9 +6,9 @@ import (
 	"fmt"
 )
 
-// Typed makes a Handler of a func with types of its own: the job's data is
-// unmarshalled into In, and Out is the result. Data that does not fit In fails
-// the job for good, as no retry would help.
+// Typed turns a func with types of its own into a Handler. The job's data is unmarshalled
+// into In, and Out is the result. If the data does not fit In, the job fails for good with
+// an error that wraps ErrNoRetry, because no retry would help.
 func Typed[In, Out any](f func(ctx context.Context, in In) (Out, error)) Handler {
 	return func(ctx context.Context, job *Job) (any, error) {
 		var in In
@@ -19,8 +19,8 @@ func Typed[In, Out any](f func(ctx context.Context, in In) (Out, error)) Handler
 	}
 }
 
-// WaitFor waits for a job like Job.Wait, and unmarshals its result into T. A
-// handler that returned nil gives T's zero value.
+// WaitFor waits for a job like Job.Wait, and unmarshals its result into T. It returns T's
+// zero value if there is no result.
 func WaitFor[T any](ctx context.Context, job *Job) (T, error) {
 	var out T
 	result, err := job.Wait(ctx)

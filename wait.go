@@ -9,45 +9,45 @@ import (
 	"time"
 )
 
-// An Event is what Job.Watch hears of a job.
+// An Event is something that happened to a job, as Job.Watch reports it.
 type Event struct {
 	// Name is "progress", "retrying", "succeeded" or "failed".
 	Name string
-	// Data is the progress or the result; nil for the others.
+	// Data is the progress or the result, as JSON. It is nil for the other events.
 	Data json.RawMessage
-	// Err is the handler's error of a retrying or failed event, a *FailedError.
+	// Err is the handler's error, a *FailedError, if Name is "retrying" or "failed".
 	Err error
 }
 
-// watchInterval is how often a watcher looks at the job's state although it
-// heard nothing: events get lost, and workers may not send any.
+// watchInterval is how often a watch reads the job's state when it has heard nothing,
+// because events get lost, and some workers send none.
 const watchInterval = 5 * time.Second
 
-// watchPatience is how long a watcher that has not looked yet waits for an event: the
-// job may have ended before, without one.
+// watchPatience is how long a new watch waits for an event before it first reads the job's
+// state. The job may have ended before, without an event.
 const watchPatience = 200 * time.Millisecond
 
 var errNoProgress = errors.New("progress is empty")
 
-// Wait waits for the job to finish, and returns its result, or a *FailedError
-// if it failed for good. It makes no difference whether the job finishes before
-// or after the call, or whether the connection breaks meanwhile: the result is
-// kept with the job, and read from there when its event was missed. The result
-// is nil if the handler returned nil, or if the job's event was missed and a
-// Node process ran it (Node keeps no results).
+// Wait waits for the job to finish and returns its result. If the job failed for good, the
+// error wraps a *FailedError. The job may finish before or after the call, and the
+// connection may break meanwhile: the result is kept with the job, and read from there if
+// its event was missed. The result is nil if the handler returned nil. It is also nil if
+// the event was missed and a Node process ran the job, because Node keeps no results.
 //
-// The error wraps ErrNotFound if there is no such job: with RemoveOnSuccess or
-// RemoveOnFailure, a job leaves nothing behind when it finishes, and only a
-// Wait that began before hears of it for sure. Where every job is waited for, keep
-// the records, and Remove each job after its Wait.
+// The error wraps ErrNotFound if there is no such job. With RemoveOnSuccess or
+// RemoveOnFailure a job leaves nothing behind when it finishes, and only a Wait that began
+// before is sure to hear of it. To wait for every job, keep the records, and Remove each
+// job after its Wait.
+//
+// Wait also returns when ctx ends, with ctx's cause, and at Close, with ErrClosed.
 func (j *Job) Wait(ctx context.Context) (json.RawMessage, error) {
 	return j.Watch(ctx, nil)
 }
 
-// Watch waits like Wait, and calls f with each event of the job it hears of
-// meanwhile. Events are not kept: one that was sent while nobody was subscribed
-// is missed, except for the end of the job, which f always hears of last if it
-// comes at all.
+// Watch waits like Wait, and calls f with each event of the job that it hears meanwhile. f
+// may be nil. Events are not kept, so those sent while nobody was subscribed are missed.
+// The end of the job is the exception: f always gets it, as its last call, if it comes.
 func (j *Job) Watch(ctx context.Context, f func(Event)) (json.RawMessage, error) {
 	q := j.queue
 	if j.ID == "" {
@@ -70,7 +70,7 @@ func (j *Job) Watch(ctx context.Context, f func(Event)) (json.RawMessage, error)
 	return nil, q.wrap(e.end, "wait for job %q", j.ID)
 }
 
-// public gives an event as users see it.
+// public returns the event as users see it.
 func (e event) public() Event {
 	switch e.Name {
 	case eventFailed, eventRetrying:
@@ -84,13 +84,14 @@ func (e event) public() Event {
 	}
 }
 
-// watchJob returns the event that ended the job, and passes on those before.
+// watchJob waits for the event that ended the job and returns it. It calls pass with the
+// events before.
 func (q *Queue) watchJob(ctx context.Context, id string, saved offset, pass func(event)) (event, error) {
 	if q.isClosed() {
 		return event{}, ErrClosed
 	}
 	if !q.subscriber.subscribed() {
-		// A job that has finished needs no subscription.
+		// If the job has finished already, no subscription is needed.
 		e, err := q.readEnd(ctx, id)
 		if e.Name != "" || err != nil && (ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded)) {
 			return e, err
@@ -107,7 +108,7 @@ func (q *Queue) watchJob(ctx context.Context, id string, saved offset, pass func
 			continue
 		case e := <-w.end:
 			if e.Name == eventFailed {
-				// It may be late, of a run before the job was retried by hand.
+				// The event may be late, from a run before the job was retried by hand.
 				now, err := q.readEnd(ctx, id)
 				if err == nil && now.Name == "" {
 					continue
@@ -127,17 +128,16 @@ func (q *Queue) watchJob(ctx context.Context, id string, saved offset, pass func
 		case <-q.life.Done():
 			return event{}, ErrClosed
 		}
-		// The subscription is new, or has had a gap: what was missed is in the
-		// job's state. The event of its end says more, if it comes as well; and
-		// where the job was removed at its end, there is nothing but the event.
+		// Events may have been missed, so read the job's state. The event of its end says
+		// more, if it comes too. It is all there is if the job was removed at its end.
 		e, err := q.readEnd(ctx, id)
 		if err == nil && e.Name == "" || ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
-			continue // not yet; or Redis does not answer, and may again
+			continue // the job has not ended, or Redis does not answer for now
 		}
 		patience := time.Duration(0)
 		switch {
 		case errors.Is(err, ErrNotFound):
-			patience = 100 * time.Millisecond // the job was removed at its end, perhaps
+			patience = 100 * time.Millisecond // perhaps the job was removed at its end
 		case err == nil && e.unsure:
 			patience = 25 * time.Millisecond // Node keeps no result with the job
 		}
@@ -180,7 +180,7 @@ func (w *watch) nudge() {
 	}
 }
 
-// pass hands on the events that are there.
+// pass calls f with the events that have arrived.
 func (w *watch) pass(f func(event)) {
 	for {
 		select {
@@ -192,8 +192,7 @@ func (w *watch) pass(f func(event)) {
 	}
 }
 
-// heardEnd gives the event that ended the job if it was heard. With patience, an
-// event that is on its way has the time to arrive.
+// heardEnd returns the event that ended the job, if it arrives within the patience.
 func (w *watch) heardEnd(ctx context.Context, patience time.Duration) (event, bool) {
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
@@ -211,7 +210,7 @@ func (w *watch) heardEnd(ctx context.Context, patience time.Duration) (event, bo
 	}
 }
 
-// ending gives an event that ended a job, with the error that its waiters get.
+// withErr returns an event that ended a job, with the error that its waiters get.
 func (e event) withErr() event {
 	if e.Name == eventFailed {
 		e.end = e.failure()
@@ -219,11 +218,11 @@ func (e event) withErr() event {
 	return e
 }
 
-// ended reads from Redis how the job ended; the event has no name if it has not.
+// readEnd reads from Redis how the job ended. The event has no name if it has not ended.
 func (q *Queue) readEnd(ctx context.Context, id string) (event, error) {
 	try, cancel := q.bound(ctx)
 	defer cancel()
-	// So that no Wait outlasts Close while Redis is away.
+	// No Wait may outlast Close while Redis is away.
 	defer context.AfterFunc(q.life, cancel)() //nolint:contextcheck // either of the two ends it
 	found, err := q.lookup(try, id)
 	if err != nil && q.life.Err() != nil {
@@ -254,8 +253,9 @@ func (q *Queue) readEnd(ctx context.Context, id string) (event, error) {
 	return e, nil
 }
 
-// messageOf takes the message out of an entry of stacktraces, as far as it can
-// be told: Node's stacks begin with "Error: message" and go on with lines "at".
+// messageOf returns the message in an entry of a job's stacktraces. Node's stacks begin
+// with "Error: message" and go on with lines that begin with "at". Go's have the message,
+// an empty line, and the goroutine.
 func messageOf(stack string) string {
 	if message, _, found := strings.Cut(stack, "\n    at "); found {
 		if kind, rest, ok := strings.Cut(message, ": "); ok && strings.HasSuffix(kind, "Error") && !strings.ContainsAny(kind, " \n") {
