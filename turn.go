@@ -32,14 +32,6 @@ type flight struct {
 	pooled  bool // or it left one in the client's pool
 }
 
-// turnLanes is how many turns a worker may have under way: with two, Redis works on
-// one while the jobs of the other run.
-const turnLanes = 2
-
-// overlapFrom is the concurrency from which a worker has that many. Two small turns
-// cost Redis more than one large.
-const overlapFrom = 8
-
 // initFlights makes the worker's lanes. Their calls are numbered in one row, so that
 // a number names a claim.
 func (w *worker) initFlights() {
