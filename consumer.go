@@ -90,19 +90,13 @@ func (q *Queue) enlist(w *worker) error {
 type worker struct {
 	q       *Queue
 	handler Handler
-	size    int  // handlers at once
-	drain   bool // stop when there is nothing to do
 	token   string
 	notices notices
 
 	// Of the loop alone.
-	busy      int             // slots taken
-	asked     int             // slots that calls under way may fill
+	plan      plan            // what to do next
 	here      map[string]*run // handlers that have not returned, by job id
-	hungry    bool            // something may be waiting
-	sated     bool            // but one of two turns found nothing: the next is to be alone
 	large     bool            // records are, on the whole
-	leaving   bool            // no more claims
 	finishing []ending        // outcomes for the next call
 	news      []notice        // callbacks that are due
 	turns     []*flight       // the lanes of turns
@@ -116,7 +110,6 @@ type worker struct {
 	runs     map[string]*run // jobs this worker owns, by id
 	deadline time.Time       // of the grace time, once it is known
 	cut      *time.Timer     // ends the grace time
-	late     bool            // the grace time has ended
 
 	values  context.Context    //nolint:containedctx // what handlers' contexts are made from
 	over    chan struct{}      // closed when the grace time has ended
@@ -127,6 +120,7 @@ type worker struct {
 
 	next     chan *run    // to goroutines that have run a handler
 	idlers   atomic.Int32 // of these, how many there are
+	keep     int32        // and how many there may be
 	handlers sync.WaitGroup
 	ended    chan struct{}
 	err      error // what the loop returned, once ended is closed
@@ -136,14 +130,13 @@ func newWorker(ctx context.Context, q *Queue, concurrency int, handler Handler, 
 	w := &worker{
 		q:       q,
 		handler: handler,
-		size:    concurrency,
-		drain:   drain,
+		plan:    newPlan(concurrency, drain),
 		token:   newWorkerToken(concurrency),
 		here:    make(map[string]*run),
-		hungry:  true,
 		ends:    make(chan ending, 2*concurrency),
 		landed:  make(chan *flight, turnLanes+1),
 		next:    make(chan *run),
+		keep:    int32(min(concurrency, mostIdle)),
 		runs:    make(map[string]*run),
 		over:    make(chan struct{}),
 		ended:   make(chan struct{}),
@@ -169,7 +162,7 @@ func (w *worker) run(ctx context.Context) error { //nolint:contextcheck // as sa
 	var helpers sync.WaitGroup
 	beating, endBeat := context.WithCancel(w.hard)
 	helpers.Go(func() { w.beat(beating) })
-	if !w.drain {
+	if !w.plan.drain {
 		helpers.Go(func() { w.sweepStalled(w.soft) })
 		helpers.Go(func() { w.raiseDelayed(w.soft) })
 	}
@@ -226,69 +219,67 @@ func (w *worker) loop() error {
 			return err
 		}
 		if w.soft.Err() != nil {
-			w.leaving = true
+			w.plan.stop()
 		}
 		if isDone(w.over) {
-			return w.handBack()
+			w.plan.expire()
 		}
-		if f := w.nextTurn(); f != nil {
-			if err := w.turn(f); err != nil {
-				return err
-			}
-			continue
-		}
-		if w.mayWait() {
+		var err error
+		switch w.plan.next() {
+		case stepTurn:
+			err = w.turn(w.freeLane())
+		case stepBlock:
 			w.wait()
-		}
-		if w.idle() {
-			if over, err := w.drained(); over || w.leaving {
+		case stepLook:
+			if found, err := w.look(); err != nil || !found {
 				return err
 			}
+		case stepRest:
+			err = w.rest()
+		case stepHandBack:
+			return w.handBack()
+		case stepQuit:
+			return nil
 		}
-		if w.mayClaim(1) && !w.flying() {
-			continue
-		}
-		var leave <-chan struct{}
-		if !w.leaving {
-			leave = w.soft.Done()
-		}
-		select {
-		case e := <-w.ends:
-			w.note(e)
-		case f := <-w.landed:
-			if err := w.land(f); err != nil {
-				return err
-			}
-		case <-leave:
-		case <-w.over:
+		if err != nil {
+			return err
 		}
 	}
 }
 
-// idle tells whether nothing is running and nothing under way.
-func (w *worker) idle() bool {
-	return w.busy == 0 && len(w.finishing) == 0 && !w.flying()
+// rest awaits news.
+func (w *worker) rest() error {
+	var leave <-chan struct{}
+	if w.plan.phase == phaseWorking {
+		leave = w.soft.Done()
+	}
+	select {
+	case e := <-w.ends:
+		w.note(e)
+	case f := <-w.landed:
+		return w.land(f)
+	case <-leave:
+	case <-w.over:
+	}
+	return nil
 }
 
-// drained tells whether a Drain has come to its end: nothing waits, and no
-// delayed job is due. Both are looked at in one step: a job that another worker has
-// just moved from there to here is in neither of two looks.
-func (w *worker) drained() (bool, error) {
-	if !w.drain || w.leaving {
-		return false, nil
-	}
+// look tells whether a job is waiting, or a delayed job is due. Both are looked at in
+// one step: a job that another worker has just moved from there to here is in neither
+// of two looks.
+func (w *worker) look() (found bool, err error) {
 	reply, err := w.q.raise(w.soft)
 	if err != nil {
 		if w.soft.Err() != nil { // stopped meanwhile
 			err = nil
 		}
-		return true, err
+		return false, err
 	}
 	if reply.raised > 0 {
 		w.notices.add(func() { w.q.callbacks.fireRaised(w.q, reply.raised) })
 	}
-	w.hungry = reply.waiting > 0
-	return !w.hungry, nil
+	w.plan.looked(reply.waiting > 0)
+	return reply.waiting > 0, nil
 }
 
 // collect takes what news there is.
@@ -314,13 +305,19 @@ func (w *worker) collect() error {
 // note takes one piece of news.
 func (w *worker) note(e ending) {
 	if e.free {
-		w.busy--
+		w.plan.running--
 		if w.here[e.run.id] == e.run {
 			delete(w.here, e.run.id)
 		}
 	}
 	if e.outcome != nil || e.call.what == turnUnreadable {
 		e.run.noted = true
-		w.finishing = append(w.finishing, e)
+		w.finish(e)
 	}
+}
+
+// finish puts an outcome into the next call.
+func (w *worker) finish(e ending) {
+	w.finishing = append(w.finishing, e)
+	w.plan.outcomes++
 }

@@ -57,7 +57,7 @@ func (w *worker) start(r *run) {
 func (w *worker) serve(r *run) {
 	for ok := true; ok; {
 		w.execute(r)
-		if w.idlers.Add(1) > int32(min(w.size, mostIdle)) {
+		if w.idlers.Add(1) > w.keep {
 			w.idlers.Add(-1)
 			return
 		}

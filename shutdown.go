@@ -29,7 +29,6 @@ func (w *worker) stop(deadline time.Time) {
 // back from now on, whatever the handlers return.
 func (w *worker) endGrace() {
 	w.mu.Lock()
-	w.late = true
 	close(w.over) // before the first job is cut: its handler may return at once
 	for _, r := range w.runs {
 		if r.decide() {
@@ -44,8 +43,7 @@ func (w *worker) endGrace() {
 // handBack returns the jobs of handlers that are out of time to waiting, along
 // with the last outcomes.
 func (w *worker) handBack() error {
-	w.leaving = true
-	for w.undecided() || w.flying() {
+	for w.undecided() || w.plan.inFlight() {
 		select {
 		case e := <-w.ends:
 			w.note(e)
@@ -54,7 +52,7 @@ func (w *worker) handBack() error {
 				return err
 			}
 		case <-w.hard.Done():
-			if w.flying() {
+			if w.plan.inFlight() {
 				if err := w.land(<-w.landed); err != nil {
 					return err
 				}
@@ -70,6 +68,7 @@ func (w *worker) handBack() error {
 	}
 	w.mu.Unlock()
 	w.finishing = append(w.finishing, back...)
+	w.plan.outcomes += len(back)
 	for len(w.finishing) > 0 {
 		f := w.turns[0]
 		w.load(f)

@@ -16,7 +16,6 @@ import (
 type flight struct {
 	lane    lane
 	aloft   bool          // a call is under way
-	shared  bool          // and another was at the same time
 	batch   []ending      // the outcomes it carries
 	results []turnOutcome // the same, as the script takes them
 	want    int           // slots it may fill
@@ -42,36 +41,21 @@ func (w *worker) initFlights() {
 		return f
 	}
 	w.turns = append(w.turns, open("turn0")) // which lua/turn.lua knows the worker by
-	for i := 1; i < turnLanes && w.size >= overlapFrom; i++ {
+	for i := 1; i < w.plan.lanes; i++ {
 		w.turns = append(w.turns, open("turn"+strconv.Itoa(i)))
 	}
 	w.standing = open("wait")
 }
 
-// free is how many more jobs the worker may claim.
-func (w *worker) free() int { return w.size - w.busy - w.asked }
-
-// mayClaim tells whether there may be jobs to claim.
-func (w *worker) mayClaim(least int) bool {
-	return w.hungry && !w.leaving && w.free() >= least
-}
-
-// nextTurn gives the lane for another turn, or nil if none is due now. A turn beside
-// another one has to be worth it.
-func (w *worker) nextTurn() *flight {
-	var grounded *flight
-	least, alone := 1, true
+// freeLane gives the first lane that has no call under way: standing turns want to know
+// that the first of all is in use.
+func (w *worker) freeLane() *flight {
 	for _, f := range w.turns {
-		if f.aloft {
-			least, alone = max(1, w.size/(2*turnLanes)), false
-		} else if grounded == nil { // the first: standing turns want to know that it is in use
-			grounded = f
+		if !f.aloft {
+			return f
 		}
 	}
-	if len(w.finishing) >= least || w.mayClaim(least) && (alone || !w.sated) {
-		return grounded
-	}
-	return nil
+	return nil // the plan begins no turn then
 }
 
 // turn makes a call. It returns an error only if the worker has run out of time.
@@ -111,23 +95,14 @@ func (w *worker) load(f *flight) {
 		}
 		n++
 	}
-	f.want = 0
-	if !w.leaving {
-		share := (w.size + len(w.turns) - 1) / len(w.turns)
-		f.want = min(w.free(), share, turnMost)
-	}
+	f.want = w.plan.claims()
 	f.began, f.lease = time.Now(), -1
 	if f.began.Sub(f.lane.renewed) > min(w.q.config.StallInterval/leasePart, renewal) {
 		f.lease = w.q.config.StallInterval
 	}
-	alone := !w.waiting()
-	f.aloft, f.shared = true, false
-	for _, other := range w.turns {
-		if other != f && other.aloft {
-			f.shared, other.shared, alone = true, true, false
-		}
-	}
-	if w.leaving && alone && n == len(w.finishing) && (w.busy == 0 || isDone(w.over)) {
+	f.aloft = true
+	w.plan.beginTurn(n, f.want)
+	if w.plan.lastTurn() {
 		f.lease = 0
 	}
 	if n == len(w.finishing) {
@@ -145,7 +120,6 @@ func (w *worker) load(f *flight) {
 		}
 		f.results = append(f.results, f.batch[i].call)
 	}
-	w.asked += f.want
 	f.call = w.q.prepareTurn(&f.lane, w.token, f.lease, f.want, w.large, f.results)
 }
 
@@ -207,13 +181,11 @@ func (w *worker) weigh(jobs []claimed) {
 // land deals with the reply. It returns an error only if the worker has run out of
 // time.
 func (w *worker) land(f *flight) error {
-	f.aloft = false
-	w.asked -= f.want
+	w.noteLanding(f)
 	clear(f.call.args) // of what they hold
 	clear(f.results)
 	if f.err != nil {
-		w.finishing = append(w.finishing, f.batch...)
-		clear(f.batch)
+		w.finishAgain(f)
 		if w.hard.Err() != nil {
 			return w.crash(f.err)
 		}
@@ -242,27 +214,40 @@ func (w *worker) land(f *flight) error {
 	return nil
 }
 
-// digest takes note of whether more jobs are waiting. That a turn found none counts if
-// it was the only one: of two, the one that was first in Redis may be last to land, and
-// what the other put back into waiting is news.
+// noteLanding takes note that a call is no longer under way.
+func (w *worker) noteLanding(f *flight) {
+	f.aloft = false
+	if f == w.standing {
+		w.plan.endBlocking()
+	} else {
+		w.plan.endTurn(f.want)
+	}
+}
+
+// finishAgain puts the outcomes of a call that came to nothing into the next.
+func (w *worker) finishAgain(f *flight) {
+	w.finishing = append(w.finishing, f.batch...)
+	w.plan.outcomes += len(f.batch)
+	clear(f.batch)
+}
+
+// digest takes note of whether more jobs are waiting. A standing turn asks for one job
+// alone, when there is one: that it leaves none is no news.
 func (w *worker) digest(f *flight) {
 	switch {
 	case f.reply.more:
-		w.hungry, w.sated = true, false
-	case f.want == 0 || f == w.standing:
-	case f.shared:
-		w.sated = true
-	default:
-		w.hungry, w.sated = false, false
+		w.plan.foundMore()
+	case f.want > 0 && f != w.standing:
+		w.plan.foundNone()
 	}
 }
 
 // crash ends a worker that is out of time: its calls got no answer.
 func (w *worker) crash(err error) error {
-	for w.flying() {
+	for w.plan.inFlight() {
 		if f := <-w.landed; f.err != nil {
-			f.aloft = false
-			w.finishing = append(w.finishing, f.batch...)
+			w.noteLanding(f)
+			w.finishAgain(f)
 		} else if err := w.land(f); err != nil {
 			return err
 		}
@@ -273,25 +258,12 @@ func (w *worker) crash(err error) error {
 	return fmt.Errorf("%w: what became of jobs %s could not be recorded: %w", ErrUnfinished, names(w.finishing), err)
 }
 
-// flying tells whether a call is under way.
-func (w *worker) flying() bool {
-	for _, f := range w.turns {
-		if f.aloft {
-			return true
-		}
-	}
-	return w.waiting()
-}
-
-// waiting tells whether the call that waits for jobs is under way.
-func (w *worker) waiting() bool { return w.standing.aloft }
-
 // conclude deals with the verdict on one outcome.
 func (w *worker) conclude(e *ending, v verdict) {
 	id := e.call.id
 	if v == changed {
 		e.call = e.whole(w.q)
-		w.finishing = append(w.finishing, *e)
+		w.finish(*e)
 		return
 	}
 	if e.run != nil {
@@ -320,27 +292,27 @@ const putAside = time.Second
 func (w *worker) begin(c claimed, claim string) {
 	back := turnOutcome{id: c.id, claim: claim, what: turnReturned}
 	if c.bare { // the job was removed meanwhile, or Redis does not answer any more
-		w.finishing = append(w.finishing, ending{call: back})
+		w.finish(ending{call: back})
 		return
 	}
 	if w.here[c.id] != nil {
 		back.delay = putAside
-		w.finishing = append(w.finishing, ending{call: back})
+		w.finish(ending{call: back})
 		return
 	}
 	r := &run{id: c.id, record: c.record, claim: claim}
 	r.ctx, r.cancel = context.WithCancelCause(w.values)
 
 	w.mu.Lock()
-	if w.late || w.soft.Err() != nil {
+	if w.soft.Err() != nil {
 		w.mu.Unlock()
 		r.cancel(ErrClosed)
-		w.finishing = append(w.finishing, ending{call: back})
+		w.finish(ending{call: back})
 		return
 	}
 	w.runs[c.id] = r
 	w.mu.Unlock()
 	w.here[c.id] = r
-	w.busy++
+	w.plan.running++
 	w.start(r)
 }

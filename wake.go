@@ -24,16 +24,11 @@ import (
 // master that was demoted notices after this time at the latest.
 const blockTime = 2 * time.Second
 
-// mayWait tells whether to let a call wait for jobs.
-func (w *worker) mayWait() bool {
-	return !w.drain && !w.leaving && !w.hungry && w.free() > 0 && !w.waiting()
-}
-
 // wait has a call wait for jobs.
 func (w *worker) wait() {
 	f := w.standing
 	f.aloft, f.want, f.began, f.lease = true, 1, time.Now(), w.q.config.StallInterval
-	w.asked += f.want
+	w.plan.beginBlocking()
 	f.call = w.q.prepareTurn(&f.lane, w.token, f.lease, -f.want, w.large, nil)
 	w.flights.Go(func() {
 		w.stand(f)
