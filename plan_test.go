@@ -38,14 +38,15 @@ func TestPlan(t *testing.T) {
 
 // A life is a worker's plan and its flags, to which the same things happen.
 type life struct {
-	t     *testing.T
-	seed  uint64
-	rand  *rand.Rand
-	plan  plan
-	flags *flags
-	busy  int          // how often something happens, in percent
-	turns []flyingTurn // of each lane
-	block bool         // the blocking call is in flight
+	t        *testing.T
+	seed     uint64
+	rand     *rand.Rand
+	plan     plan
+	flags    *flags
+	busy     int          // how often something happens, in percent
+	scarcity int          // one call in so many leaves jobs waiting
+	turns    []flyingTurn // of each lane
+	block    bool         // the blocking call is in flight
 }
 
 type flyingTurn struct {
@@ -65,6 +66,7 @@ func newLife(t *testing.T, seed uint64) *life {
 	l.flags = newFlags(size, weight, drain)
 	l.turns = make([]flyingTurn, l.plan.lanes)
 	l.busy = 5 + l.rand.IntN(95)
+	l.scarcity = 2 + 8*l.rand.IntN(2)
 	return l
 }
 
@@ -178,11 +180,14 @@ func (l *life) endTurn(lane int) {
 		l.addOutcomes(1 + l.rand.IntN(f.outcomes))
 	}
 	jobs := f.slots
-	if l.rand.IntN(2) == 0 {
+	if l.rand.IntN(l.scarcity) > 0 {
 		jobs = l.rand.IntN(f.slots + 1)
 	}
+	if l.scarcity > 2 && l.rand.IntN(2) == 0 {
+		jobs = 0
+	}
 	l.runs(jobs)
-	more := l.rand.IntN(2) == 0
+	more := l.rand.IntN(l.scarcity) == 0
 	if more {
 		l.plan.foundMore()
 	} else if f.slots > 0 {
@@ -199,7 +204,7 @@ func (l *life) endBlocking() {
 		return
 	}
 	l.runs(l.rand.IntN(2))
-	more := l.rand.IntN(2) == 0
+	more := l.rand.IntN(l.scarcity) == 0
 	if more {
 		l.plan.foundMore()
 	}
