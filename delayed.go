@@ -6,13 +6,13 @@ import (
 	"time"
 )
 
-// recheck is the longest time between two looks at the delayed jobs: what a lost
-// message about an earlier one costs at most.
+// recheck is the longest time between two looks at the delayed jobs. If a message about
+// an earlier job is lost, the job is at most that much late.
 const recheck = 5 * time.Second
 
-// raiseDelayed moves delayed jobs to waiting as they come due, in every worker.
-// It sleeps until the next is due, by the server's clock, and hears of earlier
-// ones on the channel `earlierDelayed`.
+// raiseDelayed moves delayed jobs to waiting as they come due. Every worker does so. It
+// sleeps until the next job is due, by the server's clock, and hears of earlier jobs on
+// the channel `earlierDelayed`.
 func (w *worker) raiseDelayed(ctx context.Context) {
 	alarm := newDueAlarm()
 	stop := w.q.subscriber.hearDue(alarm.earlier)
@@ -37,28 +37,27 @@ func (w *worker) raiseDelayed(ctx context.Context) {
 	}
 }
 
-// dueAlarm tells when to look at the delayed jobs again. It has no Redis in it.
+// A dueAlarm says when to look at the delayed jobs again. It has no Redis.
 type dueAlarm struct {
 	mu     sync.Mutex
-	next   time.Time     // by the local clock
-	ahead  time.Duration // the server's clock less ours
-	sooner chan struct{} // next was moved forward
+	next   time.Time     // when to look, by the local clock
+	ahead  time.Duration // the server's clock less the local one
+	sooner chan struct{} // holds a value after next was moved forward
 }
 
 func newDueAlarm() *dueAlarm {
 	return &dueAlarm{sooner: make(chan struct{}, 1)}
 }
 
-// clear is called before a look at the delayed jobs, so that set can tell what
-// was heard since.
+// clear comes before a look at the delayed jobs, so that set knows what was heard since.
 func (a *dueAlarm) clear() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.next = time.Time{}
 }
 
-// set takes the reply of a look at the delayed jobs that came at now. What was
-// heard while the look was under way may not be in it, and stays.
+// set takes the reply of a look at the delayed jobs, which came at now. A job that was
+// heard of while the look was in flight may not be in the reply, and so its time stays.
 func (a *dueAlarm) set(reply raiseReply, now time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -72,8 +71,8 @@ func (a *dueAlarm) set(reply raiseReply, now time.Time) {
 	a.ahead = reply.now.Sub(now)
 }
 
-// earlier moves the alarm forward for a job that is due at a time of the
-// server's; the zero time means at once.
+// earlier moves the alarm forward for a job that is due at a time of the server's clock.
+// The zero time means at once.
 func (a *dueAlarm) earlier(due time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -91,7 +90,7 @@ func (a *dueAlarm) earlier(due time.Time) {
 	}
 }
 
-// await returns when it is time to look, or ctx has ended.
+// await returns when it is time to look, or when ctx has ended.
 func (a *dueAlarm) await(ctx context.Context) {
 	for {
 		a.mu.Lock()

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// beat keeps the worker's lease on its jobs, three times an interval, and
-// cancels the handlers of jobs that are no longer its own.
+// beat renews the worker's lease on its jobs, three times in Config.StallInterval, and
+// cancels the handlers of jobs that are no longer the worker's.
 func (w *worker) beat(ctx context.Context) {
 	interval := w.q.config.StallInterval
 	ticker := time.NewTicker(interval / 3)
@@ -23,8 +23,8 @@ func (w *worker) beat(ctx context.Context) {
 		if len(jobs) == 0 {
 			continue
 		}
-		try, cancel := context.WithTimeout(ctx, max(interval, attemptTimeout))
-		lost, err := w.q.heartbeat(try, w.token, interval, jobs)
+		tryCtx, cancel := context.WithTimeout(ctx, max(interval, attemptTimeout))
+		lost, err := w.q.heartbeat(tryCtx, w.token, interval, jobs)
 		cancel()
 		if ctx.Err() != nil {
 			return
@@ -39,7 +39,7 @@ func (w *worker) beat(ctx context.Context) {
 	}
 }
 
-// owned lists the jobs in flight, as heartbeat takes them.
+// owned lists the jobs that the worker owns: as heartbeat takes them, and by id.
 func (w *worker) owned() (jobs []string, runs map[string]*run) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -49,10 +49,11 @@ func (w *worker) owned() (jobs []string, runs map[string]*run) {
 	return jobs, maps.Clone(w.runs)
 }
 
-// lose ends a run whose job is no longer this worker's. If its outcome is on its
-// way already, the call that carries it will tell.
+// lose ends a run whose job is no longer this worker's. If the run's outcome is on its
+// way already, lose does nothing, because the call that carries the outcome reports the
+// loss.
 func (w *worker) lose(id string, r *run) {
-	if r == nil || !r.decide() {
+	if r == nil || !r.settleOnce() {
 		return
 	}
 	w.mu.Lock()

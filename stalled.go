@@ -7,9 +7,10 @@ import (
 	"time"
 )
 
-// sweepStalled looks for jobs of lost workers, in every worker; Redis sees to it
-// that one look an interval is taken (lua/sweep.lua). Who is silent then has a little
-// time: maybe nobody could phone in, for Redis was away or all workers were stopped.
+// sweepStalled looks for jobs of lost workers. Every worker does so, and Redis allows one
+// check in Config.StallInterval (lua/sweep.lua). A worker that is silent then has a
+// grace period, see probation: maybe no heartbeat could arrive, because Redis was away or
+// all workers were stopped.
 func (w *worker) sweepStalled(ctx context.Context) {
 	var cursors [3]string
 	var wait pause
@@ -23,17 +24,18 @@ func (w *worker) sweepStalled(ctx context.Context) {
 			continue
 		}
 		wait = pause{}
-		// A little apart, so that of many workers one comes first.
+		// Spread out, so that of many workers one comes first.
 		sleep(ctx, next+rand.N(20*time.Millisecond)) //nolint:gosec // spreads load, guards nothing
 	}
 }
 
-// probation is the time that a silent worker is given to phone in, before its jobs are
-// taken back. While Redis does not answer, heartbeats are tried four times in it.
+// probation is how long a silent worker may take to send a heartbeat before its jobs are
+// taken back: half of Config.StallInterval, or 1 s at most. While Redis does not answer,
+// heartbeats are tried four times in it.
 func (q *Queue) probation() time.Duration { return min(q.config.StallInterval/2, time.Second) }
 
-// sweepOnce makes one check, in two looks if there is cause, and gives the time until
-// the next.
+// sweepOnce makes one check, and returns the time until the next. If the check doubts
+// workers, a second one confirms after the probation that they are lost.
 func (w *worker) sweepOnce(ctx context.Context, cursors *[3]string) (next time.Duration, err error) {
 	reply, err := w.q.sweep(ctx, *cursors, sweepDoubt)
 	if err != nil {
@@ -46,7 +48,7 @@ func (w *worker) sweepOnce(ctx context.Context, cursors *[3]string) (next time.D
 	if !sleep(ctx, w.q.probation()) {
 		return 0, nil
 	}
-	const most = 1000 // ids in a call
+	const most = 1000 // ids in a call, which keeps the script short
 	for ids := range slices.Chunk(reply.ids, most) {
 		confirmed, err := w.q.sweep(ctx, *cursors, sweepConfirm, ids...)
 		if err != nil {
@@ -59,14 +61,21 @@ func (w *worker) sweepOnce(ctx context.Context, cursors *[3]string) (next time.D
 	return max(0, reply.next-w.q.probation()), nil
 }
 
-// CheckStalled looks for jobs of lost workers once, and returns the ids of those
-// it put back into waiting: Bee-Queue's checkStalledJobs. Process does so by
-// itself. As in Bee-Queue, it finds jobs whose worker has been silent since the
-// check before, and nothing if there was a check, by whatever process, less than
-// Config.StallInterval ago. Other than Process, it gives workers that were cut off and
-// have not phoned in again no time to: do not call it right after Redis was away. Jobs
-// that stalled more than Config.MaxStalls times
-// are failed.
+// CheckStalled looks for jobs of lost workers once, and returns the ids of the jobs
+// it put back into waiting: Bee-Queue's checkStalledJobs. Process makes such checks
+// by itself.
+//
+// As in Bee-Queue, it finds jobs whose worker has been silent since the check
+// before. It finds nothing if any process made a check less than
+// Config.StallInterval ago. Jobs that stalled more than Config.MaxStalls times are
+// failed.
+//
+// Unlike Process, it gives silent workers no grace period. Do not call it right
+// after Redis was away: workers that were cut off may not have sent a heartbeat
+// again.
+//
+// If ctx has no deadline, Config.CallTimeout bounds the call. ErrClosed comes back
+// after Close.
 func (q *Queue) CheckStalled(ctx context.Context) ([]string, error) {
 	if q.isClosed() {
 		return nil, q.wrap(ErrClosed, "check for stalled jobs")
@@ -83,8 +92,8 @@ func (q *Queue) CheckStalled(ctx context.Context) ([]string, error) {
 	return reply.ids, nil
 }
 
-// takenBack passes the callbacks that are due for jobs that were taken back to notify,
-// and fails those of them that were so too often.
+// takenBack passes the OnStalled callbacks for the jobs that were taken back to notify,
+// and fails the jobs that were taken back too often.
 func (q *Queue) takenBack(ctx context.Context, reply sweepReply, notify func(func())) error {
 	for _, id := range reply.ids {
 		notify(func() { q.callbacks.fireStalled(q, id) })
@@ -98,10 +107,10 @@ func (q *Queue) takenBack(ctx context.Context, reply sweepReply, notify func(fun
 }
 
 // failStalled fails a job that was taken back from lost workers too often. If
-// this fails, or this process dies, the job stalls again, and the next check
-// comes to the same end.
+// failStalled returns an error, or the process dies, the job stalls again, and the next
+// check fails it.
 func (q *Queue) failStalled(ctx context.Context, c claimed, notify func(func())) error {
-	e := ending{run: &run{id: c.id, record: c.record, claim: sweepClaim}}
+	e := runEnd{run: &run{id: c.id, record: c.record, claim: sweepClaim}}
 	job, err := decodeJob(q, c.id, c.record)
 	if err != nil {
 		e.call = q.unreadable(c.id, sweepClaim, err)

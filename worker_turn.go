@@ -1,0 +1,427 @@
+package beequeue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"strconv"
+	"time"
+
+	"github.com/redis/rueidis"
+)
+
+// A turnLane is one lane of a worker's turns, which are calls of turn.lua: outcomes in,
+// jobs out. It holds the call that is in flight.
+type turnLane struct {
+	lane     lane
+	inFlight bool
+	batch    []runEnd      // the outcomes that the call carries
+	results  []turnOutcome // the same, as the script takes them
+	want     int           // slots that the call may fill
+	lease    time.Duration // what the call makes of the worker's lease, see prepareTurn
+	began    time.Time
+	call     turnCall
+	reply    turnReply
+	err      error
+	refused  pause                   // between calls that Redis refuses
+	unread   pause                   // after records that could not be read
+	conn     rueidis.DedicatedClient // the blocking lane's own, in a cluster
+	hangUp   func()
+	pooled   bool // the blocking call left a connection in the client's pool
+}
+
+// initLanes makes the worker's lanes. They share one sequence of numbers for their
+// calls, so that a number names a claim.
+func (w *worker) initLanes() {
+	var numbers uint64
+	open := func(name string) *turnLane {
+		l := &turnLane{lane: newLane(w.token, name)}
+		l.lane.numbers = &numbers
+		return l
+	}
+	for i := range w.plan.lanes {
+		w.lanes = append(w.lanes, open("turn"+strconv.Itoa(i))) // lua/turn.lua looks for turn0
+	}
+	w.blocking = open("wait")
+}
+
+// freeLane is the first lane without a call in flight. turn0 comes first, because a
+// blocking call claims only for a worker that has used it.
+func (w *worker) freeLane() *turnLane {
+	for _, l := range w.lanes {
+		if !l.inFlight {
+			return l
+		}
+	}
+	return nil // cannot be: the plan begins no turn then
+}
+
+// turn makes a turn: at once if the worker has one lane, or else in a goroutine. It
+// returns an error only if the worker is out of time.
+func (w *worker) turn(l *turnLane) error {
+	w.fill(l)
+	if len(w.lanes) == 1 {
+		w.send(l)
+		return w.receive(l)
+	}
+	w.callers.Go(func() {
+		w.send(l)
+		w.replies <- l
+	})
+	return nil
+}
+
+// A turn carries at most turnMost outcomes and claims at most turnMost jobs, which keeps
+// scripts short and within what Lua's unpack takes. It takes no further outcome once it
+// has turnBytes bytes of them; lua/turn.lua has a similar limit for claims.
+const (
+	turnMost  = 500
+	turnBytes = 1 << 20
+)
+
+// leasePart is the part of a lease's length after which a turn renews the lease along
+// with its other work. The heartbeat renews it as well.
+const leasePart = 6
+
+// fill prepares the lane's next turn.
+func (w *worker) fill(l *turnLane) {
+	n, size := 0, 0
+	for n < len(w.outcomes) && n < turnMost && size < turnBytes {
+		e := &w.outcomes[n]
+		size += len(e.call.text) + len(e.call.event)
+		if e.call.what == turnPlain {
+			size += len(e.run.record) // which the script reads and writes
+		}
+		n++
+	}
+	l.want = w.plan.claims()
+	l.began, l.lease = time.Now(), -1
+	if l.began.Sub(l.lane.renewed) > min(w.q.config.StallInterval/leasePart, renewal) {
+		l.lease = w.q.config.StallInterval
+	}
+	l.inFlight = true
+	w.plan.beginTurn(n, l.want)
+	if w.plan.lastTurn() {
+		l.lease = 0
+	}
+	if n == len(w.outcomes) {
+		l.batch, w.outcomes = w.outcomes, l.batch[:0]
+	} else {
+		l.batch = append(l.batch[:0], w.outcomes[:n]...)
+		rest := copy(w.outcomes, w.outcomes[n:])
+		clear(w.outcomes[rest:])
+		w.outcomes = w.outcomes[:rest]
+	}
+	l.results = l.results[:0]
+	for i := range l.batch {
+		if l.lease == 0 && l.batch[i].call.what == turnPlain {
+			// A plain success may be refused and sent again, and then there is no lease.
+			l.batch[i].call = l.batch[i].whole(w.q)
+		}
+		l.results = append(l.results, l.batch[i].call)
+	}
+	l.call = w.q.prepareTurn(&l.lane, w.token, l.lease, l.want, w.recordsLarge, l.results)
+}
+
+// send makes the call that is prepared, until its reply arrives, Redis refuses it, or the
+// worker is out of time.
+func (w *worker) send(l *turnLane) {
+	notice := func(err error) { w.q.report(err, "record and claim jobs") }
+	for {
+		l.reply, l.err = w.q.turn(w.callCtx, &l.call, notice)
+		if w.callCtx.Err() != nil || !errors.Is(l.err, ErrUncertain) {
+			break
+		}
+		// The call may have run. Under another number, it would not learn what it claimed.
+		l.call.reached = true
+		notice(l.err)
+		sleep(w.callCtx, l.refused.next())
+	}
+	if l.err == nil {
+		l.refused = pause{}
+		w.fetchRecords(l)
+	} else if w.callCtx.Err() == nil {
+		// Redis refused the call and changed nothing. Somebody may put right what is wrong.
+		notice(l.err)
+		sleep(w.callCtx, l.refused.next())
+	}
+}
+
+// largeRecord is the average record size, in bytes, from which records bypass Lua: plain
+// HMGET and HSET are about ten times faster for them. The worker then reads the records
+// after it has claimed the jobs, and sends them whole when the jobs end.
+const largeRecord = 4096
+
+// fetchRecords reads the records of the jobs that a call has claimed without them. If it
+// fails, the jobs go back: they are the worker's, but it cannot run them.
+func (w *worker) fetchRecords(l *turnLane) {
+	if !l.call.sparing || len(l.reply.jobs) == 0 {
+		return
+	}
+	if err := w.q.readRecords(w.callCtx, l.reply.jobs); err != nil {
+		w.q.report(err, "read the records of %d jobs", len(l.reply.jobs))
+		sleep(w.callCtx, l.unread.next())
+		return
+	}
+	l.unread = pause{}
+}
+
+// receive takes the reply of a call. It returns an error only if the worker is out of
+// time.
+func (w *worker) receive(l *turnLane) error {
+	w.endCall(l)
+	clear(l.call.args) // so that the strings can be freed
+	clear(l.results)
+	if l.err != nil {
+		w.takeBack(l)
+		if w.callCtx.Err() != nil {
+			return w.giveUpCalls(l.err)
+		}
+		return nil
+	}
+	if l.lease > 0 {
+		l.lane.renewed = l.began
+	}
+	for i := range l.batch {
+		w.applyVerdict(&l.batch[i], l.reply.verdicts[i])
+	}
+	clear(l.batch)
+	if len(w.dueNotices) > 0 {
+		w.notices.line <- w.dueNotices
+		w.dueNotices = nil
+	}
+	w.noteSizes(l.reply.jobs)
+	for _, job := range l.reply.jobs {
+		w.startRun(job, l.reply.claim)
+	}
+	if len(l.reply.jobs) > 0 {
+		runtime.Gosched() // so that quick handlers return in time for the next turn
+	}
+	w.noteSupply(l)
+	l.reply = turnReply{}
+	return nil
+}
+
+// endCall notes that the lane's call is no longer in flight.
+func (w *worker) endCall(l *turnLane) {
+	l.inFlight = false
+	if l == w.blocking {
+		w.plan.endBlocking()
+	} else {
+		w.plan.endTurn(l.want)
+	}
+}
+
+// takeBack puts the outcomes of a call that failed into the next turn.
+func (w *worker) takeBack(l *turnLane) {
+	w.addOutcomes(l.batch...)
+	clear(l.batch)
+}
+
+// applyVerdict acts on what turn.lua made of an outcome.
+func (w *worker) applyVerdict(e *runEnd, v verdict) {
+	id := e.call.id
+	if v == changed {
+		e.call = e.whole(w.q)
+		w.addOutcomes(*e)
+		return
+	}
+	if e.run != nil {
+		w.mu.Lock()
+		if w.runs[id] == e.run {
+			delete(w.runs, id)
+		}
+		w.mu.Unlock()
+	}
+	switch {
+	case v == gone:
+		w.q.report(fmt.Errorf("%w: it was removed while it ran", ErrOwnershipLost), "job %q", id)
+	case v != recorded:
+		w.q.report(fmt.Errorf("%w: it was taken back while it ran", ErrOwnershipLost), "job %q", id)
+	case e.outcome != nil:
+		w.dueNotices = append(w.dueNotices, notice{job: e.job, outcome: e.outcome})
+	}
+}
+
+// noteSizes notes whether the records of the jobs just claimed are large on average.
+func (w *worker) noteSizes(jobs []claimed) {
+	if len(jobs) == 0 {
+		return
+	}
+	size := 0
+	for i := range jobs {
+		size += len(jobs[i].record)
+	}
+	w.recordsLarge = size/len(jobs) >= largeRecord
+}
+
+// noteSupply tells the plan whether a call left jobs waiting. A blocking call that left
+// none says nothing new: it wanted one job only.
+func (w *worker) noteSupply(l *turnLane) {
+	switch {
+	case l.reply.more:
+		w.plan.foundMore()
+	case l.want > 0 && l != w.blocking:
+		w.plan.foundNone()
+	}
+}
+
+// giveUpCalls ends a worker that is out of time. It receives the replies that still
+// come, and names in its error the jobs whose outcomes got no reply; err is why.
+func (w *worker) giveUpCalls(err error) error {
+	for w.plan.inFlight() {
+		if l := <-w.replies; l.err != nil {
+			w.endCall(l)
+			w.takeBack(l)
+		} else if err := w.receive(l); err != nil {
+			return err
+		}
+	}
+	if len(w.outcomes) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%w: what became of jobs %s could not be recorded: %w", ErrUnfinished, listIDs(w.outcomes), err)
+}
+
+// While no job is waiting, a worker with a free slot keeps a blocking call at Redis: a
+// command that blocks until there is a job, and behind it, on the same connection, a turn
+// that claims one. Redis runs the turn as soon as the command ends. So one answer tells
+// an idle worker of a new job and gives it the job.
+//
+// The command is BLMOVE from the end of waiting to the same end, which takes nothing: a
+// lost connection loses no job. The turn has a name, as all turns have: if its reply does
+// not come, it is made again, and gives what it claimed. It claims one job, whatever
+// slots are free: if the machine vanishes without a word, no more than that job is kept
+// from other workers until the stall check.
+
+// blockTime is how long one blocking command waits. A worker that waits at a demoted
+// master notices after this time at the latest.
+const blockTime = 2 * time.Second
+
+// block begins the blocking call, in a goroutine.
+func (w *worker) block() {
+	l := w.blocking
+	l.inFlight, l.want, l.began, l.lease = true, 1, time.Now(), w.q.config.StallInterval
+	w.plan.beginBlocking()
+	l.call = w.q.prepareTurn(&l.lane, w.token, l.lease, -l.want, w.recordsLarge, nil)
+	w.callers.Go(func() {
+		w.blockForJob(l)
+		w.replies <- l
+	})
+}
+
+// blockForJob makes the blocking call. When the worker is to stop, it ends the call, and
+// finds out what the call had claimed.
+func (w *worker) blockForJob(l *turnLane) {
+	conn := rueidis.CoreClient(w.q.client)
+	if w.q.client.Mode() == rueidis.ClientModeCluster {
+		if l.conn == nil {
+			if l.conn, l.hangUp = dedicate(w.claimCtx, w.q.client); l.conn == nil {
+				return // the worker stopped before anything was sent
+			}
+		}
+		conn = l.conn
+	} else if w.claimCtx.Err() != nil {
+		return // l.pooled stays as the call before left it
+	}
+	blocked, message, err := w.q.blockingTurn(w.claimCtx, conn, &l.call)
+	moved, broken := isRedirect(blocked) || isRedirect(err), isBroken(blocked) || isBroken(err)
+	l.pooled = l.conn == nil && !broken
+	if moved || broken {
+		l.disconnect()
+	}
+	if moved {
+		blocked = nil
+	}
+	if err == nil {
+		l.reply, err = readTurn(&l.call, message)
+	}
+	if err == nil {
+		l.err = nil
+		w.q.tellUnpublished(l.reply)
+		w.fetchRecords(l)
+	} else {
+		l.call.reached = !neverReached(err)
+		if w.claimCtx.Err() != nil {
+			l.call.claimNothing()
+		}
+		w.send(l)
+	}
+	switch {
+	case blocked == nil && l.err == nil:
+		l.refused = pause{}
+	case blocked == nil: // the turn was refused, which send has reported
+	case w.claimCtx.Err() == nil:
+		// A server that is out of memory, or denies the command, may still let jobs be
+		// claimed. So the loop goes on, after a pause.
+		w.q.report(blocked, "wait for jobs")
+		if len(l.reply.jobs) == 0 {
+			sleep(w.claimCtx, l.refused.next())
+		}
+	}
+}
+
+// disconnect closes the lane's own connection, if it has one.
+func (l *turnLane) disconnect() {
+	if l.conn != nil {
+		l.conn.Close()
+		l.hangUp()
+		l.conn, l.hangUp = nil, nil
+	}
+}
+
+// blockingTurn waits until a job is waiting, or for blockTime, and then runs a turn. It
+// returns the error of the wait, and the reply or the error of the turn.
+//
+// In a cluster, conn is a connection of the worker's own and not one of the client's
+// pool: a cluster client panics when a node redirects a group of commands of which one
+// blocks (rueidis 1.0.79). Elsewhere conn is the client, because that of Sentinel
+// follows to a new master by itself, and a connection of our own does not.
+func (q *Queue) blockingTurn(ctx context.Context, conn rueidis.CoreClient, c *turnCall) (blocked error, message rueidis.RedisMessage, err error) {
+	// Not WithTimeout: if the context has a deadline, rueidis ignores its cancellation
+	// where it does not pipeline.
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer time.AfterFunc(blockTime+attemptTimeout, func() { cancel(context.DeadlineExceeded) }).Stop()
+	b := conn.B()
+	results := conn.DoMulti(ctx,
+		b.Blmove().Source(q.keys.waiting).Destination(q.keys.waiting).Right().Right().Timeout(blockTime.Seconds()).Build(),
+		b.Evalsha().Sha1(q.scripts.turnSHA).Numkeys(int64(len(q.scripts.turnKeys))).Key(q.scripts.turnKeys...).Arg(c.args...).Build())
+	switch blocked = results[0].Error(); {
+	case rueidis.IsRedisNil(blocked):
+		blocked = nil
+	case errors.Is(blocked, context.Canceled):
+		blocked = context.Cause(ctx)
+	}
+	message, err = results[1].ToMessage()
+	return blocked, message, err
+}
+
+// closePooled closes the connection that the blocking call left in the client's pool. A
+// connection that the client does not give at once is in use by others.
+func (q *Queue) closePooled(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
+	defer cancel()
+	if conn, hangUp := dedicate(ctx, q.client); conn != nil {
+		conn.Close()
+		hangUp()
+	}
+}
+
+// isBroken reports whether an error is the connection's, and no answer of Redis.
+func isBroken(err error) bool {
+	_, reply := rueidis.IsRedisErr(err)
+	return err != nil && !reply && !rueidis.IsRedisNil(err)
+}
+
+// isRedirect reports whether a node of a cluster sends its caller to another node.
+func isRedirect(err error) bool {
+	reply, ok := rueidis.IsRedisErr(err)
+	if !ok {
+		return false
+	}
+	_, moved := reply.IsMoved()
+	_, ask := reply.IsAsk()
+	return moved || ask
+}
