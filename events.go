@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/redis/rueidis"
+
+	"github.com/gobeequeue/beequeue/internal/wire"
 )
 
 // There are three kinds of listeners, as in Bee-Queue. OnSucceeded and its like hear what
@@ -274,6 +276,25 @@ func (c *callbacks) fireEvent(q *Queue, e event) {
 	}
 }
 
+// event is what was heard or read about a job.
+type event struct {
+	ID   string
+	Name string
+	Data json.RawMessage
+
+	end    error // the error that waiters get, if the job failed for good
+	unsure bool  // the job's record does not say whether there is a result
+}
+
+// ended reports whether it is the last event of a job.
+func (e event) ended() bool { return e.Name == eventSucceeded || e.Name == eventFailed }
+
+// decodeEvent reads a message of the channel `events`.
+func decodeEvent(message string) (event, error) {
+	e, err := wire.DecodeEvent(message)
+	return event{ID: e.ID, Name: e.Name, Data: e.Data}, err
+}
+
 // The names of events on the wire.
 const (
 	eventSucceeded = "succeeded"
@@ -307,7 +328,7 @@ func (j *Job) ReportProgress(ctx context.Context, progress any) error {
 	j.Progress = raw
 	ctx, cancel := q.bound(ctx)
 	defer cancel()
-	if err := q.publish(ctx, encodeEvent(j.ID, eventProgress, raw)); err != nil {
+	if err := q.publish(ctx, wire.EncodeEvent(j.ID, eventProgress, raw)); err != nil {
 		return q.wrap(err, "report progress of job %q", j.ID)
 	}
 	return nil

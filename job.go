@@ -5,12 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math"
+	"strings"
 	"time"
+
+	"github.com/gobeequeue/beequeue/internal/wire"
 )
 
-// Status is what a job's record says of its last run. It is written only when
-// a run ends; where a job is right now is its State.
+// Status is what a job's record says about its last run. It is written only when a run
+// ends; where the job is right now is its State.
 type Status string
 
 // The statuses of Bee-Queue's records.
@@ -21,7 +23,7 @@ const (
 	StatusFailed    Status = "failed"
 )
 
-// State names the place a job is in. A job is in exactly one.
+// State names the place where a job is. Every job is in exactly one.
 type State string
 
 // The states, in Bee-Queue's words; each is also the name of a Redis key.
@@ -33,70 +35,59 @@ const (
 	StateFailed    State = "failed"
 )
 
-// A Job is one unit of work. Make one with Queue.CreateJob, set what it needs,
-// and Save it; a Handler gets one, and GetJob looks one up. A Job is not safe
-// for use by several goroutines at once.
+// A Job is one unit of work. Queue.CreateJob makes a new one: set what it needs, and
+// Save it. A Handler gets the job that it is to run, and GetJob looks a job up. A Job
+// is not safe for use by several goroutines at once.
 type Job struct {
 	// ID is unique in the queue. Save sets it, unless SetID did.
 	ID string
-	// Data is the payload as JSON, `{}` where none was given.
+	// Data is the payload as JSON; `{}` if CreateJob got nil.
 	Data json.RawMessage
-	// Options are what the setters set and the worker keeps count of.
+	// Options are what the setters set and what the worker counts.
 	Options Options
-	// Status is the record's, as of when it was read or written.
+	// Status is the status of the job's record when that was last read or written.
 	Status Status
-	// Progress is what was last reported, any JSON. It reaches the stored
-	// record only when a run ends, as in Bee-Queue.
+	// Progress is what was last reported, any JSON. As in Bee-Queue, it reaches the
+	// stored record only when a run ends.
 	Progress json.RawMessage
-	// Result is what the handler returned, as JSON; nil if it returned nil or
-	// the job has not succeeded. Kept by beequeue workers, not by Node's.
+	// Result is what the handler returned, as JSON. It is nil if the handler returned
+	// nil or the job has not succeeded. Workers of beequeue store it, Node's do not.
 	Result json.RawMessage
 
-	queue   *Queue
-	err     error      // the first error of a setter; Save returns it
-	save    *saveItem  // a Save whose outcome is not known yet
-	saved   offset     // what the subscriber had heard before the save; zero if the id may be an old one
-	unknown []rawField // fields of options that beequeue does not know, kept
-
-	// The record says that there is no result, by a null, which tells it from the
-	// record of a Node process: that has none in any case.
-	noResult bool
-
-	// Where the parts are in the record that decodeJob read; an end of 0: not there,
-	// or not written in the plain way.
-	statusAt, statusEnd     int
-	dataAt, dataEnd         int
-	progressAt, progressEnd int
+	queue *Queue
+	err   error     // the first error of a setter; Save returns it
+	save  *saveItem // a Save whose outcome is not known yet
+	saved offset    // what the subscriber had heard before the save; zero if the id may be an old one
+	read  wire.Rest // what its record holds besides the fields above
 }
 
-// Options are the settings of one job and what its runs left behind. Read
-// them; change them with the Job's setters.
+// Options are the settings of one job and what its runs left behind. Read them here;
+// change them with the Job's setters.
 type Options struct {
 	// Created is when CreateJob made the job.
 	Created time.Time
 	// Retries is how many more times a failed run is tried again.
 	Retries int
-	// Timeout is how long one run may take; zero is no limit.
+	// Timeout is how long one run may take; zero means no limit.
 	Timeout time.Duration
-	// DelayUntil is when the first run is due; zero is at once.
+	// DelayUntil is when the first run is due; zero means at once.
 	DelayUntil time.Time
 	// Backoff is the wait before a retry.
 	Backoff Backoff
-	// Stacktraces has the error of each failed run, the newest first, with the
-	// stack where there is one.
+	// Stacktraces has the error of each failed run, the newest first, with the stack
+	// if there is one.
 	Stacktraces []string
 }
 
 // Backoff is how long a failed job waits before its next try.
 type Backoff struct {
-	Strategy Strategy      // empty is Immediate
-	Delay    time.Duration // what the strategy starts from; not used by Immediate
+	Strategy Strategy      // empty means Immediate
+	Delay    time.Duration // what the strategy starts from; Immediate does not use it
 }
 
-// CreateJob makes a job with data as its payload, any value that
-// encoding/json can marshal; nil is stored as `{}`, as in Bee-Queue. Nothing
-// is sent to Redis until Save, which also returns the error if data cannot be
-// marshalled.
+// CreateJob makes a job with data as its payload: any value that encoding/json can
+// marshal. As in Bee-Queue, nil is stored as `{}`. Nothing is sent to Redis until Save,
+// which also returns the error if data cannot be marshalled.
 func (q *Queue) CreateJob(data any) *Job {
 	job := &Job{
 		Data:    json.RawMessage("{}"),
@@ -106,7 +97,7 @@ func (q *Queue) CreateJob(data any) *Job {
 	}
 	job.Progress = json.RawMessage("0")
 	if raw, ok := data.(json.RawMessage); ok && len(raw) > 0 {
-		job.Data = bytes.Clone(raw) // Save looks whether it is JSON
+		job.Data = bytes.Clone(raw) // Save checks whether it is JSON
 	} else if data != nil {
 		raw, err := json.Marshal(data)
 		if err != nil {
@@ -125,10 +116,10 @@ func (j *Job) fail(err error) {
 	}
 }
 
-// SetID gives the job an id of your choice. If the queue has a job of that id
-// when this one is saved, Save returns ErrDuplicateID: so an id makes a job
-// unique. Do not use decimal numbers, which automatic ids are. The id may not
-// be empty.
+// SetID gives the job an id of your choice. An id makes a job unique: Save returns
+// ErrDuplicateID if the queue already has a job with that id. Do not use decimal
+// numbers, because automatic ids are decimal numbers. The id may not be empty; if it
+// is, Save returns an error.
 func (j *Job) SetID(id string) *Job {
 	if id == "" {
 		j.fail(errors.New("SetID: id is empty"))
@@ -137,8 +128,8 @@ func (j *Job) SetID(id string) *Job {
 	return j
 }
 
-// Retries sets how many times the job is tried again after a failed run;
-// default 0. It may not be negative.
+// Retries sets how many times the job is tried again after a failed run; default 0.
+// If n is negative, Save returns an error.
 func (j *Job) Retries(n int) *Job {
 	if n < 0 {
 		j.fail(fmt.Errorf("Retries: %d is negative", n))
@@ -147,10 +138,10 @@ func (j *Job) Retries(n int) *Job {
 	return j
 }
 
-// Backoff sets how long the job waits before it is tried again; default
-// Immediate. The strategy must be one of Bee-Queue's or in Config.Backoffs,
-// else Save returns ErrUnknownBackoff. The delay must be positive, except for
-// Immediate; it counts in milliseconds, rounded up.
+// Backoff sets how long the job waits before it is tried again; default Immediate.
+// The strategy must be one of Bee-Queue's or in Config.Backoffs; otherwise Save returns
+// ErrUnknownBackoff. The delay must be positive, except for Immediate; otherwise Save
+// returns an error. It is stored in milliseconds, rounded up.
 func (j *Job) Backoff(s Strategy, delay time.Duration) *Job {
 	if !j.queue.knowsBackoff(s) {
 		j.fail(fmt.Errorf("Backoff: %w %q", ErrUnknownBackoff, s))
@@ -162,24 +153,25 @@ func (j *Job) Backoff(s Strategy, delay time.Duration) *Job {
 	return j
 }
 
-// DelayUntil keeps the job in delayed until t, and then moves it to waiting. A
-// time that is past is no delay. It counts in milliseconds, rounded up.
+// DelayUntil keeps the job in delayed until t, and then moves it to waiting; default no
+// delay. A time in the past means no delay. The time is stored in milliseconds, rounded
+// up. If it is more than 2^53 ms after 1970, Save returns an error.
 func (j *Job) DelayUntil(t time.Time) *Job {
 	if t.IsZero() || !t.After(time.Now()) {
 		j.Options.DelayUntil = time.Time{}
 		return j
 	}
-	if t.UnixMilli() > maxMillis {
+	if t.UnixMilli() > wire.MaxMillis {
 		j.fail(fmt.Errorf("DelayUntil: %v is too far away", t))
 	}
 	j.Options.DelayUntil = t
 	return j
 }
 
-// Timeout bounds one run of the job; default no limit. When it passes, the
-// handler's context is cancelled with the cause ErrTimeout, and the job counts
-// as failed once the handler has returned an error. It counts in milliseconds,
-// rounded up, and may not be negative.
+// Timeout bounds one run of the job; default 0, no limit. When the time is over, the
+// handler's context is cancelled with the cause ErrTimeout. The job counts as failed
+// once the handler has returned an error. The timeout is stored in milliseconds, rounded
+// up. If it is negative, Save returns an error.
 func (j *Job) Timeout(d time.Duration) *Job {
 	if d < 0 {
 		j.fail(fmt.Errorf("Timeout: %v is negative", d))
@@ -188,7 +180,8 @@ func (j *Job) Timeout(d time.Duration) *Job {
 	return j
 }
 
-// Decode unmarshals the job's data into v, a pointer.
+// Decode unmarshals the job's data into v, a pointer. The error wraps the one of
+// encoding/json.
 func (j *Job) Decode(v any) error {
 	if err := json.Unmarshal(j.Data, v); err != nil {
 		return fmt.Errorf("beequeue: decode data of job %q: %w", j.ID, err)
@@ -196,7 +189,52 @@ func (j *Job) Decode(v any) error {
 	return nil
 }
 
-// outcome is what became of one run, decided before anything is written.
+// decodeJob reads a record. Its error is a *RecordError.
+func decodeJob(q *Queue, id, record string) (*Job, error) {
+	var r wire.Record
+	if err := r.Decode(record); err != nil {
+		return nil, &RecordError{ID: id, Reason: err.Error()}
+	}
+	return &Job{
+		ID:   id,
+		Data: r.Data,
+		Options: Options{
+			Created:     r.Options.Created,
+			Retries:     r.Options.Retries,
+			Timeout:     r.Options.Timeout,
+			DelayUntil:  r.Options.DelayUntil,
+			Backoff:     Backoff{Strategy: Strategy(r.Options.Backoff.Strategy), Delay: r.Options.Backoff.Delay},
+			Stacktraces: r.Options.Stacktraces,
+		},
+		Status:   Status(r.Status),
+		Progress: r.Progress,
+		Result:   r.Result,
+		queue:    q,
+		read:     r.Rest,
+	}, nil
+}
+
+// encode returns the job's record as it is stored.
+func (j *Job) encode() string {
+	r := wire.Record{
+		Data: j.Data,
+		Options: wire.Options{
+			Created:     j.Options.Created,
+			Retries:     j.Options.Retries,
+			Timeout:     j.Options.Timeout,
+			DelayUntil:  j.Options.DelayUntil,
+			Backoff:     wire.Backoff{Strategy: string(j.Options.Backoff.Strategy), Delay: j.Options.Backoff.Delay},
+			Stacktraces: j.Options.Stacktraces,
+		},
+		Status:   string(j.Status),
+		Progress: j.Progress,
+		Result:   j.Result,
+		Rest:     j.read,
+	}
+	return r.Encode()
+}
+
+// outcome is what became of a run. It is decided before anything is written.
 type outcome struct {
 	status Status
 	delay  time.Duration // before the next try, if status is retrying
@@ -204,17 +242,17 @@ type outcome struct {
 	err    error
 }
 
-// decide works out what becomes of the job after a run that ended with result
-// or err, and brings the job's record up to date. As in Bee-Queue: a failed job
-// with retries left is tried again after its backoff, and the error goes to the
-// front of its stacktraces. An error that wraps ErrNoRetry, and a backoff
-// strategy that nobody here knows, fail the job for good.
+// decide works out what becomes of the job after a run that ended with result or err,
+// and updates the job accordingly. As in Bee-Queue, a failed job with retries left is
+// tried again after its backoff, and the error goes to the front of its stacktraces. An
+// error that wraps ErrNoRetry fails the job for good. So does a backoff strategy that is
+// neither built in nor in own.
 func (j *Job) decide(result json.RawMessage, err error, own map[Strategy]BackoffFunc) outcome {
 	if err == nil {
-		j.Status, j.Result, j.noResult = StatusSucceeded, result, len(result) == 0
+		j.Status, j.Result, j.read.NoResult = StatusSucceeded, result, len(result) == 0
 		return outcome{status: StatusSucceeded, result: result}
 	}
-	j.Result, j.noResult = nil, false
+	j.Result, j.read.NoResult = nil, false
 	retry := j.Options.Retries > 0 && !errors.Is(err, ErrNoRetry)
 	var delay time.Duration
 	if retry {
@@ -233,8 +271,8 @@ func (j *Job) decide(result json.RawMessage, err error, own map[Strategy]Backoff
 	return outcome{status: StatusRetrying, err: err, delay: delay}
 }
 
-// stackText is what goes into stacktraces: the message, and the stack if the
-// handler panicked.
+// stackText returns the entry of stacktraces for an error: the message, and the stack
+// if the handler panicked.
 func stackText(err error) string {
 	var p *PanicError
 	if errors.As(err, &p) {
@@ -243,23 +281,101 @@ func stackText(err error) string {
 	return err.Error()
 }
 
-// maxMillis is the largest time that Node and Lua hold exactly (2^53).
-const maxMillis = 1 << 53
-
-// millis rounds a duration up to whole milliseconds.
-func millis(d time.Duration) int64 {
-	ms := d / time.Millisecond
-	if d%time.Millisecond > 0 {
-		ms++
+// outcomeOf decides what becomes of a job after a run, and prepares the call that
+// records it. A plain success carries only the result: the script writes the new status
+// into the stored record.
+func (q *Queue) outcomeOf(e *runEnd, job *Job, result json.RawMessage, err error) {
+	config := &q.config
+	plain := err == nil && !config.RemoveOnSuccess && len(e.run.record) < largeRecord && e.run.unchanged(job)
+	if !plain {
+		if broken := job.repair(e.run.record); broken != nil {
+			q.report(broken, "job %q", e.run.id)
+		}
 	}
-	return int64(ms)
+	o := job.decide(result, err, config.Backoffs)
+	e.outcome, e.job = &o, job
+	if plain {
+		statusAt := job.read.StatusAt.Start - len(statusName) + 1 // Lua counts from 1
+		e.call = turnOutcome{id: e.run.id, claim: e.run.claim, what: turnPlain, field: statusAt, text: string(result)}
+		return
+	}
+	e.call = e.whole(q)
 }
 
-// fromMillis takes the milliseconds of a record, which may be more than a
-// time.Duration holds. It rounds up to whole ones, which is what is stored.
-func fromMillis(ms float64) time.Duration {
-	if ms >= float64(math.MaxInt64/time.Millisecond) {
-		return math.MaxInt64
+// repair restores data or progress that the handler replaced by something that is not
+// JSON, because that would spoil the record. It returns an error if it did so. The
+// record is the job's, as claimed: it has the data to restore. Progress is dropped.
+func (j *Job) repair(record string) error {
+	var broken error
+	if !wire.Valid(j.Data) {
+		broken = fmt.Errorf("data set by the handler is not JSON: %s", wire.Excerpt(j.Data))
+		var before wire.Record
+		if before.Decode(record) == nil {
+			j.Data = before.Data
+		}
 	}
-	return time.Duration(math.Ceil(ms)) * time.Millisecond
+	if len(j.Progress) > 0 && !wire.Valid(j.Progress) {
+		broken = fmt.Errorf("progress set by the handler is not JSON: %s", wire.Excerpt(j.Progress))
+		j.Progress = nil
+	}
+	return broken
+}
+
+// statusName is how Bee-Queue and beequeue write the name of a record's status.
+const statusName = `"status":`
+
+// unchanged reports whether the record needs only a new status and a result. The
+// handler must have left the job as it was. The job must not have been in succeeded or
+// failed before, because a Node process may have left it there.
+func (r *run) unchanged(job *Job) bool {
+	o, claimed, read := &job.Options, &r.options, &job.read
+	status := read.StatusAt.In(r.record)
+	return job == r.job && (status == `"created"` || status == `"retrying"`) && job.Result == nil &&
+		strings.HasSuffix(r.record[:read.StatusAt.Start], statusName) &&
+		read.DataAt.End > 0 && read.DataAt.In(r.record) == string(job.Data) &&
+		read.ProgressAt.In(r.record) == string(job.Progress) &&
+		o.Created.Equal(claimed.Created) && o.Retries == claimed.Retries && o.Timeout == claimed.Timeout &&
+		o.DelayUntil.Equal(claimed.DelayUntil) && o.Backoff == claimed.Backoff &&
+		len(o.Stacktraces) == 0 && len(claimed.Stacktraces) == 0 && wire.Unescaped(r.id)
+}
+
+// whole returns the call that records an outcome with the whole record.
+func (e *runEnd) whole(q *Queue) turnOutcome {
+	config, o := &q.config, e.outcome
+	c := turnOutcome{id: e.run.id, claim: e.run.claim, delay: o.delay}
+	switch {
+	case o.status == StatusSucceeded && config.RemoveOnSuccess, o.status == StatusFailed && config.RemoveOnFailure:
+		c.what = turnRemoved
+	case o.status == StatusSucceeded:
+		c.what = turnSucceeded
+	case o.status == StatusFailed:
+		c.what = turnFailed
+	default:
+		c.what = turnRetrying
+	}
+	if c.what != turnRemoved {
+		c.text = e.job.encode()
+	}
+	if !config.NoEvents {
+		data := o.result
+		if o.err != nil {
+			data = wire.AppendString(nil, o.err.Error())
+		}
+		c.event = wire.EncodeEvent(e.run.id, string(o.status), data)
+	}
+	return c
+}
+
+// unreadable returns the call for a job whose record cannot be read: the job fails, and
+// the record stays as it is.
+func (q *Queue) unreadable(id, claim string, reason error) turnOutcome {
+	c := turnOutcome{id: id, claim: claim, what: turnUnreadable, text: reason.Error()}
+	var malformed *RecordError
+	if errors.As(reason, &malformed) {
+		c.text = malformed.Reason
+	}
+	if !q.config.NoEvents {
+		c.event = wire.EncodeEvent(id, eventFailed, wire.AppendString(nil, reason.Error()))
+	}
+	return c
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+
+	"github.com/gobeequeue/beequeue/internal/wire"
 )
 
 // Save stores the job and puts it in waiting, or in delayed if DelayUntil set a time in
@@ -69,10 +71,10 @@ func (s *saver) refuse(j *Job) error {
 		return fmt.Errorf("%w: %d bytes, of at most %d", ErrDataTooLarge, len(j.Data), config.MaxData)
 	case config.MaxID > 0 && len(j.ID) > config.MaxID:
 		return fmt.Errorf("%w: %d bytes, of at most %d", ErrIDTooLong, len(j.ID), config.MaxID)
-	case !valid(j.Data):
-		return fmt.Errorf("data is not JSON: %s", excerpt(j.Data))
-	case len(j.Progress) > 0 && !valid(j.Progress):
-		return fmt.Errorf("progress is not JSON: %s", excerpt(j.Progress))
+	case !wire.Valid(j.Data):
+		return fmt.Errorf("data is not JSON: %s", wire.Excerpt(j.Data))
+	case len(j.Progress) > 0 && !wire.Valid(j.Progress):
+		return fmt.Errorf("progress is not JSON: %s", wire.Excerpt(j.Progress))
 	}
 	return nil
 }

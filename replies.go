@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/redis/rueidis"
+
+	"github.com/gobeequeue/beequeue/internal/wire"
 )
 
 // What scripts answer, and how it is read. A reply is taken as it should be or not at
@@ -97,7 +99,7 @@ func readSave(message rueidis.RedisMessage, n int) ([]saveReply, error) {
 	if first, ok := strings.CutPrefix(answer, "="); ok {
 		id, err := strconv.ParseInt(first, 10, 64)
 		if err != nil || id > math.MaxInt64-int64(n) {
-			return nil, badReply("save script", "%s", excerpt([]byte(answer)))
+			return nil, badReply("save script", "%s", wire.Excerpt([]byte(answer)))
 		}
 		for i := range replies {
 			replies[i].id = strconv.FormatInt(id+int64(i), 10)
@@ -117,7 +119,7 @@ func readSave(message rueidis.RedisMessage, n int) ([]saveReply, error) {
 			replies[i].full = true
 		default:
 			if _, err := strconv.ParseInt(word, 10, 64); err != nil {
-				return nil, badReply("save script", "%s", excerpt([]byte(word)))
+				return nil, badReply("save script", "%s", wire.Excerpt([]byte(word)))
 			}
 			replies[i].id = word
 		}
@@ -273,7 +275,7 @@ func readRaise(message rueidis.RedisMessage) (raiseReply, error) {
 		return raiseReply{}, err
 	}
 	raised, wait, now, waiting := values[0], values[1], values[2], values[3]
-	if raised < 0 || waiting < 0 || now < 0 || now > maxMillis {
+	if raised < 0 || waiting < 0 || now < 0 || now > wire.MaxMillis {
 		return raiseReply{}, badReply("raise script", "%v", values)
 	}
 	return raiseReply{raised: int(raised), wait: milliseconds(max(-1, wait)), now: time.UnixMilli(now), waiting: waiting}, nil
@@ -293,7 +295,7 @@ func readRetry(message rueidis.RedisMessage) (answer, err error) {
 	case "not failed":
 		return ErrNotFailed, nil
 	}
-	return nil, badReply("retry script", "%s", excerpt([]byte(word)))
+	return nil, badReply("retry script", "%s", wire.Excerpt([]byte(word)))
 }
 
 // found is a job as Redis has it.
@@ -316,7 +318,7 @@ func readLookup(message rueidis.RedisMessage) (found, error) {
 	}
 	f := found{record: values[0], state: State(values[1]), reason: values[2]}
 	if f.state != "" && f.state != StateSucceeded && f.state != StateFailed {
-		return found{}, badReply("lookup script", "state %s", excerpt([]byte(f.state)))
+		return found{}, badReply("lookup script", "state %s", wire.Excerpt([]byte(f.state)))
 	}
 	return f, nil
 }
@@ -362,7 +364,7 @@ func (v *view) read(counts []string, now string) error {
 	for i, name := range names {
 		n, err := strconv.Atoi(counts[i])
 		if err != nil || n < 0 {
-			return badReply("audit script", "count %s", excerpt([]byte(counts[i])))
+			return badReply("audit script", "count %s", wire.Excerpt([]byte(counts[i])))
 		}
 		v.states = append(v.states, slices.Repeat([]State{name}, min(n, mostCopies))...)
 	}
@@ -372,7 +374,7 @@ func (v *view) read(counts []string, now string) error {
 	case slices.Contains(names, State(now)):
 		v.now = State(now)
 	default:
-		return badReply("audit script", "state %s", excerpt([]byte(now)))
+		return badReply("audit script", "state %s", wire.Excerpt([]byte(now)))
 	}
 	return nil
 }

@@ -210,15 +210,3 @@ func FuzzReadReplies(f *testing.F) {
 		}
 	})
 }
-
-func FuzzDecodeDue(f *testing.F) {
-	for _, payload := range []string{"0", "1753700000000", "1.5e12", "NaN", "-1", "1e400", "Inf", "0x1p50", "1_000", "", " 1", "9007199254740993"} {
-		f.Add(payload)
-	}
-	f.Fuzz(func(t *testing.T, payload string) {
-		due, ok := decodeDue(payload)
-		if ok && (due.UnixMilli() < 0 || due.UnixMilli() > maxMillis) {
-			t.Fatalf("took %q for %v", payload, due)
-		}
-	})
-}

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"github.com/gobeequeue/beequeue/internal/wire"
 )
 
 // saver gathers jobs and saves many of them in one call. The jobs wait in a line, as
@@ -179,7 +181,7 @@ func (s *saver) fill(item *saveItem, j *Job, group *saveGroup) error {
 	item.before = s.q.subscriber.recent.offset()
 	item.record = j.encode()
 	if due := j.Options.DelayUntil; !due.IsZero() && due.After(time.Now()) {
-		item.due = strconv.FormatInt(dueMillis(due), 10)
+		item.due = strconv.FormatInt(wire.DueMillis(due), 10)
 	}
 	return nil
 }

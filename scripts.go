@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/redis/rueidis"
+
+	"github.com/gobeequeue/beequeue/internal/wire"
 )
 
 // Every script has one func here, of the same name, and nothing else runs a
@@ -381,5 +383,5 @@ func (q *Queue) destroy(ctx context.Context) (int64, error) {
 
 // text gives a duration as scripts take it, in milliseconds.
 func text(d time.Duration) string {
-	return strconv.FormatInt(millis(d), 10)
+	return strconv.FormatInt(wire.Millis(d), 10)
 }

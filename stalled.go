@@ -115,7 +115,7 @@ func (q *Queue) failStalled(ctx context.Context, c claimed, notify func(func()))
 	if err != nil {
 		e.call = q.unreadable(c.id, sweepClaim, err)
 	} else {
-		q.settle(&e, job, nil, &stalledError{times: q.config.MaxStalls + 1})
+		q.outcomeOf(&e, job, nil, &stalledError{times: q.config.MaxStalls + 1})
 	}
 	var reply turnReply
 	err = q.control.serialized(ctx, func() error {

@@ -4,12 +4,13 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/redis/rueidis"
+
+	"github.com/gobeequeue/beequeue/internal/wire"
 )
 
 // subscriber holds the queue's only Pub/Sub subscription, on a connection of its own.
@@ -322,7 +323,7 @@ func (s *subscriber) dispatch(ctx context.Context) {
 // handle passes one message to its listeners.
 func (s *subscriber) handle(m message) {
 	if m.channel == s.q.keys.earlierDelayed {
-		due, ok := decodeDue(m.payload)
+		due, ok := wire.DecodeDue(m.payload)
 		if !ok {
 			s.malformed(m, "want a time in Unix ms")
 			return
@@ -340,15 +341,6 @@ func (s *subscriber) handle(m message) {
 		return
 	}
 	s.q.callbacks.fireEvent(s.q, m.event)
-}
-
-// decodeDue reads a message of the channel earlierDelayed: a time in Unix milliseconds.
-func decodeDue(payload string) (due time.Time, ok bool) {
-	ms, err := strconv.ParseFloat(payload, 64)
-	if err != nil || !(ms >= 0 && ms <= maxMillis) { // false for NaN too
-		return time.Time{}, false
-	}
-	return time.UnixMilli(int64(ms)), true
 }
 
 // malformed reports a message that cannot be read, as an *EventError.

@@ -239,7 +239,7 @@ func (q *Queue) readEnd(ctx context.Context, id string) (event, error) {
 	case err != nil:
 		e.end = &FailedError{ID: id, Message: err.Error()}
 	case found.state == StateSucceeded:
-		e.Data, e.unsure = job.Result, job.Result == nil && !job.noResult
+		e.Data, e.unsure = job.Result, job.Result == nil && !job.read.NoResult
 	default:
 		failed := &FailedError{ID: id}
 		if traces := job.Options.Stacktraces; len(traces) > 0 {

@@ -141,7 +141,7 @@ func (w *worker) handle(r *run) {
 		}
 		e := runEnd{run: r, free: true}
 		if r.settleOnce() {
-			w.q.settle(&e, r.job, result, timeoutError(ctx, err))
+			w.q.outcomeOf(&e, r.job, result, timeoutError(ctx, err))
 		}
 		w.runEnds <- e
 		r.cancel(nil)
@@ -192,7 +192,7 @@ func (w *worker) giveUp(r *run, cause error) {
 		return
 	}
 	e := runEnd{run: r}
-	w.q.settle(&e, job, nil, cause)
+	w.q.outcomeOf(&e, job, nil, cause)
 	w.runEnds <- e
 	w.q.report(fmt.Errorf("%w: %w", ErrStuck, cause), "job %q", r.id)
 }

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// payloads are jobs' data of about the size each is named after: a flat object as
-// most jobs have it, and a long one with text that is not all ASCII.
+// payloads are data of jobs, named after their size: a flat object like those of most
+// jobs, and a long one whose text is not all ASCII.
 func payloads() map[string]string {
 	var large strings.Builder
 	large.WriteString(`{"rows":[`)
@@ -66,16 +66,7 @@ func BenchmarkEncodeRecord(b *testing.B) {
 	})
 }
 
-// The event of a job that succeeded has its result.
-func BenchmarkEncodeEvent(b *testing.B) {
-	eachPayload(b, func(b *testing.B, job *Job, _ string) {
-		for b.Loop() {
-			_ = encodeEvent(job.ID, string(StatusSucceeded), job.Data)
-		}
-	})
-}
-
-// What settling a run does with its job, without the encoding.
+// The decision after a run, without the encoding.
 func BenchmarkDecide(b *testing.B) {
 	eachPayload(b, func(b *testing.B, job *Job, record string) {
 		result := json.RawMessage(`{"ok":true}`)
