@@ -191,47 +191,33 @@ func (j *Job) Decode(v any) error {
 
 // decodeJob reads a record. Its error is a *RecordError.
 func decodeJob(q *Queue, id, record string) (*Job, error) {
+	job := &Job{ID: id, queue: q}
 	var r wire.Record
+	job.locate(&r)
 	if err := r.Decode(record); err != nil {
 		return nil, &RecordError{ID: id, Reason: err.Error()}
 	}
-	return &Job{
-		ID:   id,
-		Data: r.Data,
-		Options: Options{
-			Created:     r.Options.Created,
-			Retries:     r.Options.Retries,
-			Timeout:     r.Options.Timeout,
-			DelayUntil:  r.Options.DelayUntil,
-			Backoff:     Backoff{Strategy: Strategy(r.Options.Backoff.Strategy), Delay: r.Options.Backoff.Delay},
-			Stacktraces: r.Options.Stacktraces,
-		},
-		Status:   Status(r.Status),
-		Progress: r.Progress,
-		Result:   r.Result,
-		queue:    q,
-		read:     r.Rest,
-	}, nil
+	return job, nil
 }
 
 // encode returns the job's record as it is stored.
 func (j *Job) encode() string {
-	r := wire.Record{
-		Data: j.Data,
-		Options: wire.Options{
-			Created:     j.Options.Created,
-			Retries:     j.Options.Retries,
-			Timeout:     j.Options.Timeout,
-			DelayUntil:  j.Options.DelayUntil,
-			Backoff:     wire.Backoff{Strategy: string(j.Options.Backoff.Strategy), Delay: j.Options.Backoff.Delay},
-			Stacktraces: j.Options.Stacktraces,
-		},
-		Status:   string(j.Status),
-		Progress: j.Progress,
-		Result:   j.Result,
-		Rest:     j.read,
-	}
+	var r wire.Record
+	j.locate(&r)
 	return r.Encode()
+}
+
+// locate sets r to the addresses of the job's fields, field by field, because a literal
+// would have its caller need twice the stack.
+func (j *Job) locate(r *wire.Record) {
+	r.Data, r.Progress, r.Result = &j.Data, &j.Progress, &j.Result
+	r.Status = (*string)(&j.Status)
+	o := &j.Options
+	r.Created, r.DelayUntil = &o.Created, &o.DelayUntil
+	r.Retries, r.Timeout = &o.Retries, &o.Timeout
+	r.Strategy, r.Delay = (*string)(&o.Backoff.Strategy), &o.Backoff.Delay
+	r.Stacktraces = &o.Stacktraces
+	r.Rest = &j.read
 }
 
 // outcome is what became of a run. It is decided before anything is written.
@@ -309,8 +295,7 @@ func (j *Job) repair(record string) error {
 	var broken error
 	if !wire.Valid(j.Data) {
 		broken = fmt.Errorf("data set by the handler is not JSON: %s", wire.Excerpt(j.Data))
-		var before wire.Record
-		if before.Decode(record) == nil {
+		if before, err := decodeJob(j.queue, j.ID, record); err == nil {
 			j.Data = before.Data
 		}
 	}

@@ -26,27 +26,28 @@ func payloads() map[string]string {
 }
 
 // eachPayload runs a benchmark with a record of each size, as it was saved.
-func eachPayload(b *testing.B, body func(b *testing.B, r *Record, record string)) {
+func eachPayload(b *testing.B, body func(b *testing.B, j *job, record string)) {
 	b.Helper()
 	for _, size := range []string{"100B", "10kB"} {
 		record := `{"data":` + payloads()[size] +
 			`,"options":{"timestamp":1732406400000,"stacktraces":[]},"status":"created","progress":0}`
-		r, err := decode(record)
+		j, err := decode(record)
 		if err != nil {
 			b.Fatal(err)
 		}
 		b.Run(size, func(b *testing.B) {
 			b.ReportAllocs()
-			body(b, r, record)
+			body(b, j, record)
 		})
 	}
 }
 
 func BenchmarkDecode(b *testing.B) {
-	eachPayload(b, func(b *testing.B, _ *Record, record string) {
+	eachPayload(b, func(b *testing.B, _ *job, record string) {
 		b.SetBytes(int64(len(record)))
 		for b.Loop() {
-			var r Record
+			var j job
+			r := j.record()
 			if err := r.Decode(record); err != nil {
 				b.Fatal(err)
 			}
@@ -55,10 +56,10 @@ func BenchmarkDecode(b *testing.B) {
 }
 
 func BenchmarkEncode(b *testing.B) {
-	eachPayload(b, func(b *testing.B, r *Record, record string) {
+	eachPayload(b, func(b *testing.B, j *job, record string) {
 		b.SetBytes(int64(len(record)))
 		for b.Loop() {
-			if len(r.Encode()) != len(record) {
+			if len(j.encode()) != len(record) {
 				b.Fatal("it is not the record that was read")
 			}
 		}
@@ -67,9 +68,9 @@ func BenchmarkEncode(b *testing.B) {
 
 // The event of a job that succeeded has its result.
 func BenchmarkEncodeEvent(b *testing.B) {
-	eachPayload(b, func(b *testing.B, r *Record, _ string) {
+	eachPayload(b, func(b *testing.B, j *job, _ string) {
 		for b.Loop() {
-			_ = EncodeEvent("1234", "succeeded", r.Data)
+			_ = EncodeEvent("1234", "succeeded", j.Data)
 		}
 	})
 }

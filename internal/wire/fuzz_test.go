@@ -35,8 +35,8 @@ func FuzzDecodeJob(f *testing.F) {
 		if Valid([]byte(record)) != json.Valid([]byte(record)) {
 			t.Fatal("whether it is JSON is not what encoding/json says")
 		}
-		r, err := decode(record)
-		if difference := fromReference(r, err, record); difference != "" {
+		j, err := decode(record)
+		if difference := fromReference(j, err, record); difference != "" {
 			t.Fatal(difference)
 		}
 		if err != nil {
@@ -48,7 +48,7 @@ func FuzzDecodeJob(f *testing.F) {
 		if !json.Valid([]byte(record)) {
 			t.Fatal("read what is no JSON")
 		}
-		encoded := r.Encode()
+		encoded := j.encode()
 		if !json.Valid([]byte(encoded)) {
 			t.Fatalf("wrote what is no JSON: %q", encoded)
 		}
@@ -56,8 +56,8 @@ func FuzzDecodeJob(f *testing.F) {
 		if err != nil {
 			t.Fatalf("cannot read what it wrote, %q: %v", encoded, err)
 		}
-		if !reflect.DeepEqual(placeless(r), placeless(again)) {
-			t.Fatalf("read %+v\nwrote %q\nread %+v", r, encoded, again)
+		if !reflect.DeepEqual(placeless(j), placeless(again)) {
+			t.Fatalf("read %+v\nwrote %q\nread %+v", j, encoded, again)
 		}
 		// Unknown options are unchanged, byte for byte.
 		var before struct{ Options map[string]json.RawMessage }

@@ -15,29 +15,26 @@ import (
 // data, options, status and progress. beequeue adds a top-level `result` to jobs that
 // succeeded, which is null if there is none. Node ignores the result, and drops it when
 // it rewrites the record. So a result never outlives the run it belongs to.
+//
+// A Record holds the addresses of a job's fields, none of which may be nil. So the
+// stored record is read into the job, and written from it, in place: a copy would cost
+// an allocation for each job, or stack in every Save.
 type Record struct {
-	Data     json.RawMessage // `{}` if the record has none
-	Options  Options
-	Status   string
-	Progress json.RawMessage // nil for none
-	Result   json.RawMessage // nil for none
-	Rest
-}
+	Data     *json.RawMessage // becomes `{}` if the stored record has none
+	Status   *string
+	Progress *json.RawMessage // may be empty, as may the result
+	Result   *json.RawMessage
 
-// Options are the settings of a job and what its runs left behind.
-type Options struct {
-	Created     time.Time
-	Retries     int // how many are left
-	Timeout     time.Duration
-	DelayUntil  time.Time
-	Backoff     Backoff
-	Stacktraces []string // the newest first
-}
+	// The options.
+	Created     *time.Time
+	Retries     *int // how many are left
+	Timeout     *time.Duration
+	DelayUntil  *time.Time
+	Strategy    *string        // of the backoff
+	Delay       *time.Duration // of the backoff
+	Stacktraces *[]string      // the newest first
 
-// Backoff is how long a failed job waits before its next try.
-type Backoff struct {
-	Strategy string
-	Delay    time.Duration
+	Rest *Rest
 }
 
 // Rest is what a record holds besides the fields that users see. A job keeps it until
@@ -76,93 +73,102 @@ const statusRetrying = "retrying"
 
 // Encode returns the record as it is stored. Like everything that a Save calls, it
 // needs little stack: many goroutines save one job each, and none should have to grow
-// its stack.
+// its stack. So each of its parts is written by a method of its own.
 func (r *Record) Encode() string {
 	var b jsonBuilder
 	b.Grow(r.size())
-	b.WriteString(`{"data":`)
-	b.Write(r.Data)
-	b.WriteString(`,"options":{"timestamp":`)
-	created := int64(0)
-	if !r.Options.Created.IsZero() {
-		created = r.Options.Created.UnixMilli()
-	}
-	b.integer(created)
+	r.encodeData(&b)
 	r.encodeOptions(&b)
-	b.WriteString(`},"status":`)
-	b.text(r.Status)
-	if len(r.Result) > 0 {
-		b.WriteString(`,"result":`)
-		b.Write(r.Result)
-	} else if r.NoResult {
-		b.WriteString(`,"result":null`)
-	}
-	if len(r.Progress) > 0 {
-		b.WriteString(`,"progress":`)
-		b.Write(r.Progress)
-	}
-	b.WriteByte('}')
+	r.encodeEnd(&b)
 	return b.String()
 }
 
 // size estimates the length of the encoded record in bytes.
 func (r *Record) size() int {
-	size := 160 + len(r.Data) + len(r.Progress) + len(r.Result)
-	for _, s := range r.Options.Stacktraces {
+	size := 160 + len(*r.Data) + len(*r.Progress) + len(*r.Result)
+	for _, s := range *r.Stacktraces {
 		size += len(s) + len(s)/8 + 4 // with its escapes
 	}
-	for _, f := range r.Unknown {
+	for _, f := range r.Rest.Unknown {
 		size += len(f.Name) + len(f.Value) + 4
 	}
 	return size
 }
 
+// encodeData writes everything up to the timestamp.
+func (r *Record) encodeData(b *jsonBuilder) {
+	b.WriteString(`{"data":`)
+	b.Write(*r.Data)
+	b.WriteString(`,"options":{"timestamp":`)
+	created := int64(0)
+	if !r.Created.IsZero() {
+		created = r.Created.UnixMilli()
+	}
+	b.integer(created)
+}
+
 // encodeOptions writes the options behind the timestamp.
 func (r *Record) encodeOptions(b *jsonBuilder) {
-	o := &r.Options
 	b.WriteString(`,"stacktraces":[`)
-	for i, s := range o.Stacktraces {
+	for i, s := range *r.Stacktraces {
 		if i > 0 {
 			b.WriteByte(',')
 		}
 		b.text(s)
 	}
 	b.WriteByte(']')
-	if o.Retries > 0 || r.Status == statusRetrying {
+	if *r.Retries > 0 || *r.Status == statusRetrying {
 		b.WriteString(`,"retries":`)
-		b.integer(int64(o.Retries))
+		b.integer(int64(*r.Retries))
 	}
-	if o.Timeout > 0 {
+	if *r.Timeout > 0 {
 		b.WriteString(`,"timeout":`)
-		b.integer(Millis(o.Timeout))
+		b.integer(Millis(*r.Timeout))
 	}
-	if !o.DelayUntil.IsZero() {
+	if !r.DelayUntil.IsZero() {
 		b.WriteString(`,"delay":`)
-		b.integer(DueMillis(o.DelayUntil))
+		b.integer(DueMillis(*r.DelayUntil))
 	}
-	if o.Backoff != (Backoff{}) {
+	if *r.Strategy != "" || *r.Delay != 0 {
 		b.WriteString(`,"backoff":{"strategy":`)
-		b.text(o.Backoff.Strategy)
+		b.text(*r.Strategy)
 		b.WriteString(`,"delay":`)
-		b.integer(Millis(o.Backoff.Delay))
+		b.integer(Millis(*r.Delay))
 		b.WriteByte('}')
 	}
-	for i := range r.Unknown {
+	for i := range r.Rest.Unknown {
 		b.WriteByte(',')
-		b.text(r.Unknown[i].Name)
+		b.text(r.Rest.Unknown[i].Name)
 		b.WriteByte(':')
-		b.Write(r.Unknown[i].Value)
+		b.Write(r.Rest.Unknown[i].Value)
 	}
 }
 
-// Decode reads a stored record into r, whatever r held before. A field that is absent
-// or null gets its default. Of a field that is written twice, the last counts. Unknown
-// fields of options are kept. Numbers may be any JSON number, as they may in Node.
+// encodeEnd writes everything behind the options.
+func (r *Record) encodeEnd(b *jsonBuilder) {
+	b.WriteString(`},"status":`)
+	b.text(*r.Status)
+	if len(*r.Result) > 0 {
+		b.WriteString(`,"result":`)
+		b.Write(*r.Result)
+	} else if r.Rest.NoResult {
+		b.WriteString(`,"result":null`)
+	}
+	if len(*r.Progress) > 0 {
+		b.WriteString(`,"progress":`)
+		b.Write(*r.Progress)
+	}
+	b.WriteByte('}')
+}
+
+// Decode reads a stored record into a job whose fields are all zero. A field that is
+// absent or null gets its default. Of a field that is written twice, the last counts.
+// Unknown fields of options are kept. Numbers may be any JSON number, as they may in
+// Node.
 //
-// A field of the wrong type is an error, whose text says what is wrong; r is then of
-// no use.
+// A field of the wrong type is an error, whose text says what is wrong; the job is then
+// of no use.
 func (r *Record) Decode(record string) error {
-	*r = Record{}
 	var d decoder
 	var status, options []byte
 	statuses, escaped := 0, false
@@ -174,29 +180,29 @@ func (r *Record) Decode(record string) error {
 		extent := Extent{f.at, f.at + len(f.value)}
 		switch string(f.name) {
 		case "data":
-			r.Data, r.DataAt = f.value, extent
+			*r.Data, r.Rest.DataAt = f.value, extent
 		case "options":
 			options = f.value
 		case "status":
-			status, r.StatusAt = f.value, extent
+			status, r.Rest.StatusAt = f.value, extent
 			statuses++
 		case "progress":
-			r.Progress, r.ProgressAt = f.value, extent
+			*r.Progress, r.Rest.ProgressAt = f.value, extent
 		case "result":
-			r.Result = f.value
+			*r.Result = f.value
 		}
 	}) || !s.end() {
 		return errors.New(notARecord(s.b))
 	}
-	if r.Data == nil {
-		r.Data = json.RawMessage("{}")
+	if *r.Data == nil {
+		*r.Data = json.RawMessage("{}")
 	}
-	r.Status = d.text("status", status)
-	if statuses != 1 || escaped || r.Result != nil || !isWord(status) {
-		r.StatusAt = Extent{}
+	*r.Status = d.text("status", status)
+	if statuses != 1 || escaped || *r.Result != nil || !isWord(status) {
+		r.Rest.StatusAt = Extent{}
 	}
-	if string(r.Result) == "null" {
-		r.Result, r.NoResult = nil, true
+	if string(*r.Result) == "null" {
+		*r.Result, r.Rest.NoResult = nil, true
 	}
 	d.options(r, options)
 	if d.reason != "" {
@@ -259,22 +265,21 @@ func (d *decoder) options(r *Record, raw []byte) {
 		case "stacktraces":
 			stacktraces = f.value
 		default:
-			r.Unknown = append(r.Unknown, Field{string(f.name), f.value})
+			r.Rest.Unknown = append(r.Rest.Unknown, Field{string(f.name), f.value})
 		}
 	})
-	r.Unknown = lastOfEach(r.Unknown)
+	r.Rest.Unknown = lastOfEach(r.Rest.Unknown)
 
-	o := &r.Options
 	if ms := int64(d.number("timestamp", timestamp)); ms > 0 {
-		o.Created = time.UnixMilli(ms)
+		*r.Created = time.UnixMilli(ms)
 	}
 	if ms := int64(d.number("delay", delay)); ms > 0 {
-		o.DelayUntil = time.UnixMilli(ms)
+		*r.DelayUntil = time.UnixMilli(ms)
 	}
-	o.Retries = int(min(d.number("retries", retries), math.MaxInt32))
-	o.Timeout = FromMillis(d.number("timeout", timeout))
-	d.backoff(&o.Backoff, backoff)
-	o.Stacktraces = d.stacktraces(stacktraces)
+	*r.Retries = int(min(d.number("retries", retries), math.MaxInt32))
+	*r.Timeout = FromMillis(d.number("timeout", timeout))
+	d.backoff(r, backoff)
+	*r.Stacktraces = d.stacktraces(stacktraces)
 }
 
 // lastOfEach sorts fields by name. Of a field that comes twice it keeps the last.
@@ -289,7 +294,7 @@ func lastOfEach(fields []Field) []Field {
 	return kept
 }
 
-func (d *decoder) backoff(b *Backoff, raw []byte) {
+func (d *decoder) backoff(r *Record, raw []byte) {
 	var strategy, delay []byte
 	d.object("options.backoff", raw, func(f field) {
 		switch string(f.name) {
@@ -299,8 +304,8 @@ func (d *decoder) backoff(b *Backoff, raw []byte) {
 			delay = f.value
 		}
 	})
-	b.Strategy = d.text("options.backoff.strategy", strategy)
-	b.Delay = FromMillis(d.number("backoff.delay", delay))
+	*r.Strategy = d.text("options.backoff.strategy", strategy)
+	*r.Delay = FromMillis(d.number("backoff.delay", delay))
 }
 
 func (d *decoder) stacktraces(raw []byte) []string {

@@ -11,12 +11,6 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// decode reads a record.
-func decode(record string) (*Record, error) {
-	r := new(Record)
-	return r, r.Decode(record)
-}
-
 // nodeRecords returns records that Node's Bee-Queue wrote, by name.
 func nodeRecords(tb testing.TB) map[string]string {
 	tb.Helper()
@@ -36,11 +30,11 @@ func nodeRecords(tb testing.TB) map[string]string {
 func TestNodeRecordsSurvive(t *testing.T) {
 	t.Parallel()
 	for name, record := range nodeRecords(t) {
-		r, err := decode(record)
+		j, err := decode(record)
 		require.NoError(t, err, name)
 		var before, after map[string]any
 		require.NoError(t, json.Unmarshal([]byte(record), &before), name)
-		require.NoError(t, json.Unmarshal([]byte(r.Encode()), &after), name)
+		require.NoError(t, json.Unmarshal([]byte(j.encode()), &after), name)
 		for _, field := range []string{"data", "status", "progress"} {
 			require.Equal(t, before[field], after[field], "%s: %s", name, field)
 		}
@@ -69,36 +63,36 @@ func TestNodeRecordsSurvive(t *testing.T) {
 func TestRecordRoundTrip(t *testing.T) {
 	t.Parallel()
 	at := time.UnixMilli(1700000000123)
-	for name, r := range map[string]Record{
-		"plain": {Data: json.RawMessage(`{}`), Status: "created", Progress: json.RawMessage("0"), Options: Options{Created: at}},
+	for name, j := range map[string]job{
+		"plain": {Data: json.RawMessage(`{}`), Status: "created", Progress: json.RawMessage("0"), Options: options{Created: at}},
 		"all": {
 			Data: json.RawMessage(`[1,"é",null]`), Status: statusRetrying, Progress: json.RawMessage(`{"a":[]}`), Result: json.RawMessage(`7`),
-			Options: Options{
+			Options: options{
 				Created: at, Retries: 3, Timeout: time.Minute, DelayUntil: at.Add(time.Hour),
-				Backoff: Backoff{Strategy: "own", Delay: time.Second}, Stacktraces: []string{"b\n\"<&>\u2028", "a"},
+				Backoff: backoff{Strategy: "own", Delay: time.Second}, Stacktraces: []string{"b\n\"<&>\u2028", "a"},
 			},
 			Rest: Rest{Unknown: []Field{{"a b", json.RawMessage(`1e400`)}, {"zz", json.RawMessage(`{"x":[]}`)}}},
 		},
-		"no result":  {Data: json.RawMessage(`0`), Status: "succeeded", Options: Options{Created: at}, Rest: Rest{NoResult: true}},
-		"last retry": {Data: json.RawMessage(`0`), Status: statusRetrying, Options: Options{Created: at}},
-		"long":       {Data: json.RawMessage(`0`), Options: Options{Timeout: 300 * 24 * time.Hour, Backoff: Backoff{"fixed", 1234567890123 * time.Millisecond}}},
+		"no result":  {Data: json.RawMessage(`0`), Status: "succeeded", Options: options{Created: at}, Rest: Rest{NoResult: true}},
+		"last retry": {Data: json.RawMessage(`0`), Status: statusRetrying, Options: options{Created: at}},
+		"long":       {Data: json.RawMessage(`0`), Options: options{Timeout: 300 * 24 * time.Hour, Backoff: backoff{"fixed", 1234567890123 * time.Millisecond}}},
 	} {
-		record := r.Encode()
+		record := j.encode()
 		require.True(t, json.Valid([]byte(record)), record)
 		got, err := decode(record)
 		require.NoError(t, err, name)
-		require.Equal(t, r, *placeless(got), name)
-		require.Equal(t, record, got.Encode(), name)
+		require.Equal(t, j, *placeless(got), name)
+		require.Equal(t, record, got.encode(), name)
 	}
 	// Fields are written when Node writes them.
-	require.Contains(t, (&Record{Status: statusRetrying, Data: json.RawMessage("1")}).Encode(), `"retries":0`)
-	require.NotContains(t, (&Record{Status: "created", Data: json.RawMessage("1")}).Encode(), "retries")
+	require.Contains(t, (&job{Status: statusRetrying, Data: json.RawMessage("1")}).encode(), `"retries":0`)
+	require.NotContains(t, (&job{Status: "created", Data: json.RawMessage("1")}).encode(), "retries")
 }
 
 // Any JSON number counts, as it does in Node.
 func TestRecordNumbers(t *testing.T) {
 	t.Parallel()
-	for text, want := range map[string]Options{
+	for text, want := range map[string]options{
 		`"retries":3`:                    {Retries: 3},
 		`"retries":3.0`:                  {Retries: 3},
 		`"retries":3e0`:                  {Retries: 3},
@@ -119,15 +113,15 @@ func TestRecordNumbers(t *testing.T) {
 		`"delay":9007199254740992`:       {DelayUntil: time.UnixMilli(MaxMillis)},
 		`"delay":1e300`:                  {DelayUntil: time.UnixMilli(MaxMillis)},
 		`"backoff":{}`:                   {},
-		`"backoff":{"strategy":"fixed"}`: {Backoff: Backoff{Strategy: "fixed"}},
-		`"backoff":{"delay":1}`:          {Backoff: Backoff{Delay: time.Millisecond}},
-		`"backoff":{"strategy":"exponential","delay":1e18}`: {Backoff: Backoff{"exponential", math.MaxInt64}},
+		`"backoff":{"strategy":"fixed"}`: {Backoff: backoff{Strategy: "fixed"}},
+		`"backoff":{"delay":1}`:          {Backoff: backoff{Delay: time.Millisecond}},
+		`"backoff":{"strategy":"exponential","delay":1e18}`: {Backoff: backoff{"exponential", math.MaxInt64}},
 		`"stacktraces":[]`:               {},
 		`"stacktraces":["a",{"b":1}, 2]`: {Stacktraces: []string{"a", `{"b":1}`, "2"}},
 	} {
-		r, err := decode(`{"options":{` + text + `}}`)
+		j, err := decode(`{"options":{` + text + `}}`)
 		require.NoError(t, err, text)
-		require.Equal(t, want, r.Options, text)
+		require.Equal(t, want, j.Options, text)
 	}
 }
 
@@ -159,11 +153,11 @@ func TestStatusExtent(t *testing.T) {
 		`{"status":"a","m\u006fre":1}`:   "",
 		`{"status":"a","\/":1}`:          "",
 	} {
-		r, err := decode(record)
+		j, err := decode(record)
 		require.NoError(t, err, record)
-		require.Equal(t, want, r.StatusAt.In(record), record)
+		require.Equal(t, want, j.StatusAt.In(record), record)
 		if want == "" {
-			require.Zero(t, r.StatusAt, record)
+			require.Zero(t, j.StatusAt, record)
 		}
 	}
 }
@@ -174,16 +168,16 @@ func TestDecodedPartsAreApart(t *testing.T) {
 	t.Parallel()
 	const record = `{"data":[1],"progress":[2],"result":[3],"options":{"more":[4]}}`
 	given := strings.Clone(record)
-	r, err := decode(given)
+	j, err := decode(given)
 	require.NoError(t, err)
-	for _, part := range []*json.RawMessage{&r.Data, &r.Progress, &r.Result, &r.Unknown[0].Value} {
+	for _, part := range []*json.RawMessage{&j.Data, &j.Progress, &j.Result, &j.Unknown[0].Value} {
 		for i := range *part {
 			(*part)[i] = 'x'
 		}
 		*part = append(*part, "yyyyyyyyyyyyyyyyyyyy"...)
 	}
 	const want = "xxxyyyyyyyyyyyyyyyyyyyy"
-	for _, part := range []json.RawMessage{r.Data, r.Progress, r.Result, r.Unknown[0].Value} {
+	for _, part := range []json.RawMessage{j.Data, j.Progress, j.Result, j.Unknown[0].Value} {
 		require.Equal(t, want, string(part))
 	}
 	require.Equal(t, record, given) //nolint:testifylint // to the byte

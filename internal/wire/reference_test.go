@@ -41,8 +41,8 @@ func TestDecodeAsReference(t *testing.T) {
 		}
 	}
 	for _, record := range records {
-		r, err := decode(record)
-		require.Empty(t, fromReference(r, err, record), "%.200q", record)
+		j, err := decode(record)
+		require.Empty(t, fromReference(j, err, record), "%.200q", record)
 		require.Equal(t, json.Valid([]byte(record)), Valid([]byte(record)), "%.200q", record)
 	}
 }
@@ -93,7 +93,7 @@ func oddRecords() []string {
 
 // fromReference says how a decoded record differs from what encoding/json makes of it.
 // It returns the empty string if it does not differ.
-func fromReference(r *Record, err error, record string) string {
+func fromReference(j *job, err error, record string) string {
 	want, wantErr := decodeReference(record)
 	if (err != nil) != (wantErr != nil) {
 		return fmt.Sprintf("the error is %v and should be %v", err, wantErr)
@@ -104,58 +104,58 @@ func fromReference(r *Record, err error, record string) string {
 		}
 		return ""
 	}
-	if got := placeless(r); !reflect.DeepEqual(got, want) {
+	if got := placeless(j); !reflect.DeepEqual(got, want) {
 		return fmt.Sprintf("it is %+v\nand should be %+v", got, want)
 	}
-	for name, part := range map[string][]byte{"data": r.Data, "progress": r.Progress, "result": r.Result} {
+	for name, part := range map[string][]byte{"data": j.Data, "progress": j.Progress, "result": j.Result} {
 		if len(part) != cap(part) && name+string(part) != "data{}" {
 			return name + " has room to append, over what is behind it"
 		}
 	}
-	if at := r.StatusAt; at.End != 0 && at.In(record) != `"`+r.Status+`"` {
+	if at := j.StatusAt; at.End != 0 && at.In(record) != `"`+j.Status+`"` {
 		return fmt.Sprintf("the status is not at %v", at)
 	}
-	if at := r.DataAt; at.In(record) != string(r.Data) && at.End+len(r.Data) != len("{}") {
+	if at := j.DataAt; at.In(record) != string(j.Data) && at.End+len(j.Data) != len("{}") {
 		return fmt.Sprintf("the data are not at %v", at)
 	}
-	if at := r.ProgressAt; at.In(record) != string(r.Progress) {
+	if at := j.ProgressAt; at.In(record) != string(j.Progress) {
 		return fmt.Sprintf("the progress is not at %v", at)
 	}
 	return ""
 }
 
 // placeless returns a copy of a record without its extents.
-func placeless(r *Record) *Record {
-	c := *r
+func placeless(j *job) *job {
+	c := *j
 	c.StatusAt, c.DataAt, c.ProgressAt = Extent{}, Extent{}, Extent{}
 	return &c
 }
 
 // decodeReference is the plain and slow form of Decode, with encoding/json and maps.
-func decodeReference(record string) (*Record, error) {
+func decodeReference(record string) (*job, error) {
 	var d referenceDecoder
-	r := new(Record)
+	j := new(job)
 	top := d.object("record", json.RawMessage(record))
 	if top == nil && d.reason == "" {
 		d.fail("want an object, got null")
 	}
-	r.Data, r.Progress, r.Result = top["data"], top["progress"], top["result"]
-	if string(r.Result) == "null" {
-		r.Result, r.NoResult = nil, true
+	j.Data, j.Progress, j.Result = top["data"], top["progress"], top["result"]
+	if string(j.Result) == "null" {
+		j.Result, j.NoResult = nil, true
 	}
-	if r.Data == nil {
-		r.Data = json.RawMessage("{}")
+	if j.Data == nil {
+		j.Data = json.RawMessage("{}")
 	}
-	r.Status = d.text("status", top["status"])
+	j.Status = d.text("status", top["status"])
 	options := d.object("options", top["options"])
-	r.Options = d.options(options)
+	j.Options = d.options(options)
 	for _, name := range slices.Sorted(maps.Keys(options)) {
-		r.Unknown = append(r.Unknown, Field{name, options[name]})
+		j.Unknown = append(j.Unknown, Field{name, options[name]})
 	}
 	if d.reason != "" {
 		return nil, errors.New(d.reason)
 	}
-	return r, nil
+	return j, nil
 }
 
 type referenceDecoder struct {
@@ -168,13 +168,13 @@ func (d *referenceDecoder) fail(format string, args ...any) {
 	}
 }
 
-func (d *referenceDecoder) options(raw map[string]json.RawMessage) Options {
+func (d *referenceDecoder) options(raw map[string]json.RawMessage) options {
 	take := func(name string) json.RawMessage {
 		value := raw[name]
 		delete(raw, name)
 		return value
 	}
-	var o Options
+	var o options
 	if ms := int64(d.number("timestamp", take("timestamp"))); ms > 0 {
 		o.Created = time.UnixMilli(ms)
 	}
