@@ -29,7 +29,7 @@ test:
 	$(TOOL) gotestsum --format pkgname -- ./...
 
 race:
-	go test -race -coverprofile=coverage.out -coverpkg=github.com/gobeequeue/beequeue ./...
+	go test -race -coverprofile=coverage.out -coverpkg=.,./internal/wire ./...
 	go tool cover -func=coverage.out | tail -n 1
 
 interop:
@@ -44,9 +44,13 @@ lint:
 	$(TOOL) golangci-lint run ./...
 
 fuzz:
-	@for target in $$(grep -ho '^func Fuzz[A-Za-z]*' *_test.go | cut -c6-); do \
-		go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) . || exit 1; \
-	done
+	@found=; for dir in $$(go list -f '{{.Dir}}' ./...); do \
+		for target in $$(grep -hos '^func Fuzz[A-Za-z]*' "$$dir"/*_test.go | cut -c6-); do \
+			found=yes; echo "$$target in $$dir"; \
+			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$dir" || exit 1; \
+		done; \
+	done; \
+	[ -n "$$found" ] || { echo "no fuzz targets found"; exit 1; }
 
 examples:
 	go run ./examples/push

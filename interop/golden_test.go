@@ -13,9 +13,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// goldenFile has records as Node writes them; the fuzz tests of beequeue start
-// from them.
-const goldenFile = "../testdata/node-records.json"
+// goldenFile has records as Node writes them. The fuzz tests of beequeue start from
+// them.
+const goldenFile = "../internal/wire/testdata/node-records.json"
 
 // goldenRecord is a job's record, in the text that Node stored.
 type goldenRecord struct {
@@ -105,7 +105,7 @@ func goldens() []golden {
 }
 
 // TestGoldenRecords has Node make records of all kinds, and compares them with
-// those in testdata; with -update, it writes them there. Go reads each as it is.
+// those in goldenFile; with -update, it writes them there. Go reads each as it is.
 func TestGoldenRecords(t *testing.T) {
 	// Stacks of Node's own errors would have this machine's paths in them.
 	w := newWorld(t, "--stack-trace-limit=0")

@@ -20,7 +20,7 @@ func parallel() string { return strconv.Itoa(min(8, 4*runtime.GOMAXPROCS(0))) }
 var lateBeats pulse.Record //nolint:gochecknoglobals // of the process
 
 // update has the golden records written anew: go test -run Golden -update.
-var update = flag.Bool("update", false, "write ../testdata/node-records.json") //nolint:gochecknoglobals // a flag
+var update = flag.Bool("update", false, "write ../internal/wire/testdata/node-records.json") //nolint:gochecknoglobals // a flag
 
 func TestMain(m *testing.M) {
 	if os.Getenv(workerEnv) != "" {
