@@ -8,7 +8,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The plan decides as the flags did that it replaces, at each step of many random lives.
+// The plan decides as the rules did that it replaces, at each step of many random lives.
+// Each life has a seed, so a failure can be repeated.
 func TestPlan(t *testing.T) {
 	t.Parallel()
 	const lives = 5_000
@@ -36,20 +37,21 @@ func TestPlan(t *testing.T) {
 	}
 }
 
-// A life is a worker's plan and its flags, to which the same things happen.
+// A life is a plan and the old rules, to which the same things happen.
 type life struct {
 	t        *testing.T
 	seed     uint64
 	rand     *rand.Rand
 	plan     plan
-	flags    *flags
-	busy     int          // how often something happens, in percent
-	scarcity int          // one call in so many leaves jobs waiting
-	turns    []flyingTurn // of each lane
-	block    bool         // the blocking call is in flight
+	old      *oldRules
+	busy     int        // how often something happens, in percent
+	scarcity int        // one call in so many leaves jobs waiting
+	turns    []lifeTurn // of each lane
+	block    bool       // the blocking call is in flight
 }
 
-type flyingTurn struct {
+// A lifeTurn is the call of one lane.
+type lifeTurn struct {
 	inFlight        bool
 	outcomes, slots int
 }
@@ -63,33 +65,33 @@ func newLife(t *testing.T, seed uint64) *life {
 		weight = turnBytes / 3
 	}
 	l.plan = newPlan(size, drain)
-	l.flags = newFlags(size, weight, drain)
-	l.turns = make([]flyingTurn, l.plan.lanes)
+	l.old = newOldRules(size, weight, drain)
+	l.turns = make([]lifeTurn, l.plan.lanes)
 	l.busy = 5 + l.rand.IntN(95)
 	l.scarcity = 2 + 8*l.rand.IntN(2)
 	return l
 }
 
-// live has some things happen, and takes one step.
+// live has up to four things happen, takes one step, and returns it.
 func (l *life) live() step {
 	for range 4 {
 		if l.rand.IntN(100) < l.busy {
 			l.happen()
 		}
 	}
-	want, got := l.flags.decide(), l.plan.next()
-	l.agree(want == got, "step %d, by the flags %d", got, want)
+	want, got := l.old.decide(), l.plan.next()
+	l.agree(want == got, "step %d, by the old rules %d", got, want)
 	switch got {
 	case stepTurn:
 		l.beginTurn()
 	case stepBlock:
 		l.block = true
 		l.plan.beginBlocking()
-		l.flags.beginBlocking()
+		l.old.beginBlocking()
 	case stepLook:
 		found := l.rand.IntN(4) > 0
 		l.plan.looked(found)
-		l.flags.looked(found)
+		l.old.looked(found)
 		if !found {
 			return stepQuit
 		}
@@ -102,8 +104,10 @@ func (l *life) live() step {
 	return got
 }
 
+// agree fails the test unless ok. The error is formatted only then, because the test agrees
+// millions of times.
 func (l *life) agree(ok bool, format string, args ...any) {
-	if !ok { // looked at first, because the test does so some millions of times
+	if !ok {
 		l.t.Helper()
 		l.t.Fatalf("life %d: %s: %+v", l.seed, fmt.Sprintf(format, args...), l.plan)
 	}
@@ -131,12 +135,12 @@ func (l *life) happen() {
 	case n < 99:
 		if l.rand.IntN(5) == 0 {
 			l.plan.stop()
-			l.flags.leaving = true
+			l.old.stopping = true
 		}
 	default:
 		if l.plan.phase == phaseStopping {
 			l.plan.expire()
-			l.flags.over = true
+			l.old.expired = true
 		}
 	}
 }
@@ -146,7 +150,7 @@ func (l *life) handlerReturns() {
 		return
 	}
 	l.plan.running--
-	l.flags.busy--
+	l.old.running--
 	if l.rand.IntN(10) > 0 { // else the job was lost, or given up before
 		l.addOutcomes(1)
 	}
@@ -154,24 +158,24 @@ func (l *life) handlerReturns() {
 
 func (l *life) addOutcomes(n int) {
 	l.plan.outcomes += n
-	l.flags.finishing += n
+	l.old.waitingOutcomes += n
 }
 
 func (l *life) beginTurn() {
 	claims := l.plan.claims()
-	lane, outcomes, slots, last := l.flags.beginTurn()
-	l.agree(slots == claims, "%d claims, by the flags %d", claims, slots)
+	lane, outcomes, slots, last := l.old.beginTurn()
+	l.agree(slots == claims, "%d claims, by the old rules %d", claims, slots)
 	l.agree(!l.turns[lane].inFlight, "lane %d is in flight", lane)
 	l.plan.beginTurn(outcomes, slots)
-	l.agree(last == l.plan.lastTurn(), "the last turn, by the flags %t", last)
-	l.turns[lane] = flyingTurn{true, outcomes, slots}
+	l.agree(last == l.plan.lastTurn(), "the last turn, by the old rules %t", last)
+	l.turns[lane] = lifeTurn{true, outcomes, slots}
 }
 
 func (l *life) endTurn(lane int) {
 	f := l.turns[lane]
-	l.turns[lane] = flyingTurn{}
+	l.turns[lane] = lifeTurn{}
 	l.plan.endTurn(f.slots)
-	l.flags.endTurn(lane)
+	l.old.endTurn(lane)
 	if l.rand.IntN(20) == 0 { // refused
 		l.addOutcomes(f.outcomes)
 		return
@@ -186,44 +190,44 @@ func (l *life) endTurn(lane int) {
 	if l.scarcity > 2 && l.rand.IntN(2) == 0 {
 		jobs = 0
 	}
-	l.runs(jobs)
+	l.startRuns(jobs)
 	more := l.rand.IntN(l.scarcity) == 0
 	if more {
 		l.plan.foundMore()
 	} else if f.slots > 0 {
 		l.plan.foundNone()
 	}
-	l.flags.digest(lane, more)
+	l.old.noteSupply(lane, more)
 }
 
 func (l *life) endBlocking() {
 	l.block = false
 	l.plan.endBlocking()
-	l.flags.endBlocking()
+	l.old.endBlocking()
 	if l.rand.IntN(20) == 0 { // refused
 		return
 	}
-	l.runs(l.rand.IntN(2))
+	l.startRuns(l.rand.IntN(2))
 	more := l.rand.IntN(l.scarcity) == 0
 	if more {
 		l.plan.foundMore()
 	}
-	l.flags.digestBlocking(more)
+	l.old.noteBlockingSupply(more)
 }
 
-// runs takes jobs that were claimed.
-func (l *life) runs(jobs int) {
+// startRuns takes jobs that were claimed.
+func (l *life) startRuns(jobs int) {
 	for range jobs {
 		if l.plan.phase != phaseWorking || l.rand.IntN(20) == 0 { // it goes back
 			l.addOutcomes(1)
 			continue
 		}
 		l.plan.running++
-		l.flags.busy++
+		l.old.running++
 	}
 }
 
-// handBack ends a life as the worker does when the grace time is over.
+// handBack ends a life as the worker does when the grace period is over.
 func (l *life) handBack() {
 	for lane := range l.turns {
 		if l.turns[lane].inFlight {
@@ -240,140 +244,142 @@ func (l *life) handBack() {
 	}
 }
 
-// flags are how the worker decided before it had a plan: six booleans and three counts,
-// and rules in words of their own. They share nothing with the plan but its constants.
-type flags struct {
-	size, busy, asked, finishing int
-	drain, hungry, sated         bool
-	leaving, over                bool
-	weight                       int // bytes of an outcome
-	turns                        []flag
-	standing                     flag
+// oldRules are how the worker decided before it had a plan: by booleans, counts, and a flag
+// for each call. They share only constants with the plan.
+type oldRules struct {
+	size, running, reserved, waitingOutcomes int
+	drain                                    bool
+	hungry                                   bool // a job may be waiting
+	sated                                    bool // one of two turns found none
+	stopping, expired                        bool
+	weight                                   int // bytes of each outcome
+	turns                                    []oldTurn
+	blocking                                 oldTurn
 }
 
-// A flag is a call, as the flags see it.
-type flag struct {
-	aloft, shared bool
-	want          int
+// An oldTurn is a call. It is shared if another turn was in flight at the same time.
+type oldTurn struct {
+	inFlight, shared bool
+	want             int
 }
 
-func newFlags(size, weight int, drain bool) *flags {
-	f := &flags{size: size, weight: weight, drain: drain, hungry: true, turns: make([]flag, 1)}
+func newOldRules(size, weight int, drain bool) *oldRules {
+	o := &oldRules{size: size, weight: weight, drain: drain, hungry: true, turns: make([]oldTurn, 1)}
 	if size >= overlapFrom {
-		f.turns = make([]flag, turnLanes)
+		o.turns = make([]oldTurn, turnLanes)
 	}
-	return f
+	return o
 }
 
-// decide is what the loop of the worker did.
-func (f *flags) decide() step {
-	idle := f.busy == 0 && f.finishing == 0 && !f.flying()
+// decide is the step that the worker's loop took.
+func (o *oldRules) decide() step {
+	idle := o.running == 0 && o.waitingOutcomes == 0 && !o.anyInFlight()
 	switch {
-	case f.over:
-		f.leaving = true
+	case o.expired:
+		o.stopping = true
 		return stepHandBack
-	case f.nextTurn() >= 0:
+	case o.nextTurn() >= 0:
 		return stepTurn
-	case !f.drain && !f.leaving && !f.hungry && f.free() > 0 && !f.standing.aloft:
+	case !o.drain && !o.stopping && !o.hungry && o.free() > 0 && !o.blocking.inFlight:
 		return stepBlock
-	case idle && f.leaving:
+	case idle && o.stopping:
 		return stepQuit
-	case idle && f.drain:
+	case idle && o.drain:
 		return stepLook
-	case f.mayClaim(1) && !f.flying():
-		panic("it would go round in circles")
+	case o.mayClaim(1) && !o.anyInFlight():
+		panic("the loop would spin")
 	}
 	return stepRest
 }
 
-func (f *flags) free() int { return f.size - f.busy - f.asked }
+func (o *oldRules) free() int { return o.size - o.running - o.reserved }
 
-func (f *flags) mayClaim(least int) bool { return f.hungry && !f.leaving && f.free() >= least }
+func (o *oldRules) mayClaim(least int) bool { return o.hungry && !o.stopping && o.free() >= least }
 
 // nextTurn is the lane for another turn, or -1 if none is due.
-func (f *flags) nextTurn() int {
-	grounded, least, alone := -1, 1, true
-	for i, t := range f.turns {
-		if t.aloft {
-			least, alone = max(1, f.size/(2*turnLanes)), false
-		} else if grounded < 0 {
-			grounded = i
+func (o *oldRules) nextTurn() int {
+	lane, least, alone := -1, 1, true
+	for i, t := range o.turns {
+		if t.inFlight {
+			least, alone = max(1, o.size/(2*turnLanes)), false
+		} else if lane < 0 {
+			lane = i
 		}
 	}
-	if f.finishing >= least || f.mayClaim(least) && (alone || !f.sated) {
-		return grounded
+	if o.waitingOutcomes >= least || o.mayClaim(least) && (alone || !o.sated) {
+		return lane
 	}
 	return -1
 }
 
-func (f *flags) flying() bool {
-	for _, t := range f.turns {
-		if t.aloft {
+func (o *oldRules) anyInFlight() bool {
+	for _, t := range o.turns {
+		if t.inFlight {
 			return true
 		}
 	}
-	return f.standing.aloft
+	return o.blocking.inFlight
 }
 
-// beginTurn loads a turn. The last one of a worker ends its lease.
-func (f *flags) beginTurn() (lane, outcomes, want int, last bool) {
-	if lane = f.nextTurn(); lane < 0 {
+// beginTurn fills a turn, and tells whether it is the worker's last, which ends the lease.
+func (o *oldRules) beginTurn() (lane, outcomes, want int, last bool) {
+	if lane = o.nextTurn(); lane < 0 {
 		lane = 0 // of handBack
 	}
 	size := 0
-	for outcomes < f.finishing && outcomes < turnMost && size < turnBytes {
-		size += f.weight
+	for outcomes < o.waitingOutcomes && outcomes < turnMost && size < turnBytes {
+		size += o.weight
 		outcomes++
 	}
-	if !f.leaving {
-		share := (f.size + len(f.turns) - 1) / len(f.turns)
-		want = min(f.free(), share, turnMost)
+	if !o.stopping {
+		share := (o.size + len(o.turns) - 1) / len(o.turns)
+		want = min(o.free(), share, turnMost)
 	}
-	alone := !f.standing.aloft
-	f.turns[lane] = flag{aloft: true, want: want}
-	for i := range f.turns {
-		if i != lane && f.turns[i].aloft {
-			f.turns[lane].shared, f.turns[i].shared, alone = true, true, false
+	alone := !o.blocking.inFlight
+	o.turns[lane] = oldTurn{inFlight: true, want: want}
+	for i := range o.turns {
+		if i != lane && o.turns[i].inFlight {
+			o.turns[lane].shared, o.turns[i].shared, alone = true, true, false
 		}
 	}
-	last = f.leaving && alone && outcomes == f.finishing && (f.busy == 0 || f.over)
-	f.asked += want
-	f.finishing -= outcomes
+	last = o.stopping && alone && outcomes == o.waitingOutcomes && (o.running == 0 || o.expired)
+	o.reserved += want
+	o.waitingOutcomes -= outcomes
 	return lane, outcomes, want, last
 }
 
-func (f *flags) endTurn(lane int) {
-	f.turns[lane].aloft = false
-	f.asked -= f.turns[lane].want
+func (o *oldRules) endTurn(lane int) {
+	o.turns[lane].inFlight = false
+	o.reserved -= o.turns[lane].want
 }
 
-// digest takes note of whether a turn left jobs waiting.
-func (f *flags) digest(lane int, more bool) {
-	switch turn := f.turns[lane]; {
+// noteSupply notes whether a turn left jobs waiting.
+func (o *oldRules) noteSupply(lane int, more bool) {
+	switch turn := o.turns[lane]; {
 	case more:
-		f.hungry, f.sated = true, false
+		o.hungry, o.sated = true, false
 	case turn.want == 0:
 	case turn.shared:
-		f.sated = true
+		o.sated = true
 	default:
-		f.hungry, f.sated = false, false
+		o.hungry, o.sated = false, false
 	}
 }
 
-func (f *flags) beginBlocking() {
-	f.standing = flag{aloft: true, want: 1}
-	f.asked++
+func (o *oldRules) beginBlocking() {
+	o.blocking = oldTurn{inFlight: true, want: 1}
+	o.reserved++
 }
 
-func (f *flags) endBlocking() {
-	f.standing.aloft = false
-	f.asked--
+func (o *oldRules) endBlocking() {
+	o.blocking.inFlight = false
+	o.reserved--
 }
 
-func (f *flags) digestBlocking(more bool) {
+func (o *oldRules) noteBlockingSupply(more bool) {
 	if more {
-		f.hungry, f.sated = true, false
+		o.hungry, o.sated = true, false
 	}
 }
 
-func (f *flags) looked(found bool) { f.hungry = found }
+func (o *oldRules) looked(found bool) { o.hungry = found }
