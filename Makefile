@@ -64,7 +64,7 @@ bench-quick: bench/node/node_modules
 	cd bench && go run . -quick
 
 model:
-	go test -race -count=1 -v -parallel 4 -timeout 2h -run '^TestStates$$' . -steps $(STEPS) -seeds $(SEEDS)
+	go test -race -count=1 -v -parallel 4 -timeout 2h ./test/model -run '^TestStates$$' -steps $(STEPS) -seeds $(SEEDS)
 
 chaos:
 	cd chaos && go run . -rounds $(ROUNDS)

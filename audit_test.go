@@ -3,6 +3,7 @@ package beequeue_test
 import (
 	"context"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -10,18 +11,19 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gobeequeue/beequeue"
+	"github.com/gobeequeue/beequeue/internal/queuetest"
 )
 
 // Audit finds jobs that are not in exactly one state, and Repair puts each where it
 // belongs.
 func TestAuditAndRepair(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, s *server) {
-		f := open(t, s, beequeue.Config{})
+	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
+		f := queuetest.Open(t, s, beequeue.Config{})
 		record := func(status string) string {
 			return `{"data":{},"options":{"timestamp":1,"stacktraces":[]},"status":"` + status + `","progress":0}`
 		}
-		future := itoa(int(time.Now().Add(time.Hour).UnixMilli()))
+		future := strconv.Itoa(int(time.Now().Add(time.Hour).UnixMilli()))
 		future = strings.TrimSpace(future)
 		type place struct{ key, score string }
 		in := func(keys ...string) (places []place) {
@@ -60,33 +62,33 @@ func TestAuditAndRepair(t *testing.T) {
 			{"succeeded and failed", record("failed"), in("succeeded", "failed"), false, beequeue.ProblemTwice, beequeue.StateFailed},
 			{"id\nwith {\"odd\"} 'bytes' é", "", in("waiting"), false, beequeue.ProblemGhost, ""},
 		}
-		for _, state := range states {
-			f.save(string(state)) // what is in order is left alone
+		for _, state := range queuetest.States {
+			f.Save(string(state)) // what is in order is left alone
 		}
-		drain(t, f.Queue, 1, func(_ context.Context, job *beequeue.Job) (any, error) {
+		queuetest.Drain(t, f.Queue, 1, func(_ context.Context, job *beequeue.Job) (any, error) {
 			if string(job.Data) == `"failed"` {
-				return nil, errBroken
+				return nil, queuetest.ErrBroken
 			}
 			return nil, nil
 		})
-		healthy := f.save("healthy")
-		f.must("ZADD", "workers", future, "token")
+		healthy := f.Save("healthy")
+		f.Must("ZADD", "workers", future, "token")
 		for _, c := range cases {
-			f.must("HSET", "stalls", c.id, "1")
+			f.Must("HSET", "stalls", c.id, "1")
 			if c.record != "" {
-				f.must("HSET", "jobs", c.id, c.record)
+				f.Must("HSET", "jobs", c.id, c.record)
 			}
 			if c.owner {
-				f.must("HSET", "owners", c.id, "token/1")
+				f.Must("HSET", "owners", c.id, "token/1")
 			}
 			for _, p := range c.places {
 				switch p.key {
 				case "waiting", "active":
-					f.must("LPUSH", p.key, c.id)
+					f.Must("LPUSH", p.key, c.id)
 				case "delayed":
-					f.must("ZADD", p.key, p.score, c.id)
+					f.Must("ZADD", p.key, p.score, c.id)
 				default:
-					f.must("SADD", p.key, c.id)
+					f.Must("SADD", p.key, c.id)
 				}
 			}
 		}
@@ -106,31 +108,31 @@ func TestAuditAndRepair(t *testing.T) {
 				}
 			}
 		}
-		findings, err := f.Audit(bounded(t))
+		findings, err := f.Audit(queuetest.Bounded(t))
 		check(findings, err, false)
-		findings, err = f.Audit(bounded(t)) // which has changed nothing
+		findings, err = f.Audit(queuetest.Bounded(t)) // which has changed nothing
 		check(findings, err, false)
-		findings, err = f.Repair(bounded(t))
+		findings, err = f.Repair(queuetest.Bounded(t))
 		check(findings, err, true)
-		findings, err = f.Audit(bounded(t))
+		findings, err = f.Audit(queuetest.Bounded(t))
 		require.NoError(t, err)
 		require.Empty(t, findings)
-		findings, err = f.Repair(bounded(t))
+		findings, err = f.Repair(queuetest.Bounded(t))
 		require.NoError(t, err)
 		require.Empty(t, findings)
 
-		stalls := f.list("HKEYS", "stalls")
+		stalls := f.List("HKEYS", "stalls")
 		for _, c := range cases {
 			if c.now != "" {
-				f.requireState(c.id, c.now)
+				f.RequireState(c.id, c.now)
 			}
 			// An end clears the account, as when a worker brings it about.
 			ended := c.now == "" || c.now == beequeue.StateSucceeded || c.now == beequeue.StateFailed
 			require.Equal(t, !ended, slices.Contains(stalls, c.id), c.id)
 		}
-		f.requireState(healthy.ID, beequeue.StateWaiting)
-		f.must("DEL", "owners") // of the worker that there is not
-		require.NoError(t, f.Close(bounded(t)))
+		f.RequireState(healthy.ID, beequeue.StateWaiting)
+		f.Must("DEL", "owners") // of the worker that there is not
+		require.NoError(t, f.Close(queuetest.Bounded(t)))
 		_, err = f.Audit(context.Background())
 		require.ErrorIs(t, err, beequeue.ErrClosed)
 	})
@@ -139,58 +141,58 @@ func TestAuditAndRepair(t *testing.T) {
 // What Repair takes out of failed keeps no reason to be there.
 func TestRepairForgetsReasons(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, s *server) {
-		f := open(t, s, beequeue.Config{})
-		f.plant("orphan", "nonsense")
-		f.plant("twice", "nonsense")
-		drain(t, f.Queue, 1, succeed)
-		f.expectError(as[*beequeue.RecordError])
-		f.expectError(as[*beequeue.RecordError])
-		require.ElementsMatch(t, []string{"orphan", "twice"}, f.list("HKEYS", "reasons"))
-		f.must("SREM", "failed", "orphan")
-		f.must("LPUSH", "waiting", "twice")
-		findings, err := f.Repair(bounded(t))
+	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
+		f := queuetest.Open(t, s, beequeue.Config{})
+		f.Plant("orphan", "nonsense")
+		f.Plant("twice", "nonsense")
+		queuetest.Drain(t, f.Queue, 1, queuetest.Succeed)
+		f.ExpectError(queuetest.As[*beequeue.RecordError])
+		f.ExpectError(queuetest.As[*beequeue.RecordError])
+		require.ElementsMatch(t, []string{"orphan", "twice"}, f.List("HKEYS", "reasons"))
+		f.Must("SREM", "failed", "orphan")
+		f.Must("LPUSH", "waiting", "twice")
+		findings, err := f.Repair(queuetest.Bounded(t))
 		require.NoError(t, err)
 		require.Len(t, findings, 2)
-		require.Equal(t, []string{"orphan", "twice"}, f.waiting())
-		require.Empty(t, f.list("HKEYS", "reasons"))
+		require.Equal(t, []string{"orphan", "twice"}, f.Waiting())
+		require.Empty(t, f.List("HKEYS", "reasons"))
 	})
 }
 
 // An Audit beside workers that are busy finds nothing, and a Repair harms nothing.
 func TestAuditBesideWorkers(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, s *server) {
-		f := open(t, s, beequeue.Config{})
+	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
+		f := queuetest.Open(t, s, beequeue.Config{})
 		const n = 600
 		jobs := make([]*beequeue.Job, n)
 		for i := range jobs {
 			jobs[i] = f.CreateJob(i).Retries(1)
 		}
-		require.NoError(t, f.SaveAll(bounded(t), jobs))
+		require.NoError(t, f.SaveAll(queuetest.Bounded(t), jobs))
 		runs := make(chan string, 2*n)
-		r := process(t, f.Queue, 10, func(_ context.Context, job *beequeue.Job) (any, error) {
+		r := queuetest.Process(t, f.Queue, 10, func(_ context.Context, job *beequeue.Job) (any, error) {
 			runs <- job.ID
 			if job.Options.Retries == 1 && len(job.ID)%2 == 0 {
-				return nil, errBroken
+				return nil, queuetest.ErrBroken
 			}
 			return nil, nil
 		})
 		looks := 0
-		await(t, "all jobs to succeed", func() bool {
+		queuetest.Await(t, "all jobs to succeed", func() bool {
 			look := f.Audit
 			if looks%2 == 1 {
 				look = f.Repair
 			}
 			looks++
-			findings, err := look(bounded(t))
+			findings, err := look(queuetest.Bounded(t))
 			require.NoError(t, err)
 			require.Empty(t, findings)
-			counts, err := f.Counts(bounded(t))
+			counts, err := f.Counts(queuetest.Bounded(t))
 			require.NoError(t, err)
 			return counts.Succeeded == n
 		})
-		require.NoError(t, r.stop())
+		require.NoError(t, r.Stop())
 		require.Positive(t, looks)
 	})
 }

@@ -17,21 +17,21 @@ import (
 
 // hang starts a worker whose n handlers run until their contexts end, and waits
 // for them. causes gets why each context ended.
-func hang(t *testing.T, f *fixture, n int) (r *running, causes chan error) {
+func hang(t *testing.T, f *queuetest.Fixture, n int) (r *queuetest.Running, causes chan error) {
 	t.Helper()
 	causes = make(chan error, n)
 	running := make(chan struct{}, n)
 	for i := range n {
-		f.save(i)
+		f.Save(i)
 	}
-	r = process(t, f.Queue, n, func(ctx context.Context, _ *beequeue.Job) (any, error) {
+	r = queuetest.Process(t, f.Queue, n, func(ctx context.Context, _ *beequeue.Job) (any, error) {
 		running <- struct{}{}
 		<-ctx.Done()
 		causes <- context.Cause(ctx)
 		return "in vain", nil
 	})
 	for range n {
-		receive(t, running, "the handlers")
+		queuetest.Receive(t, running, "the handlers")
 	}
 	return r, causes
 }
@@ -39,33 +39,33 @@ func hang(t *testing.T, f *fixture, n int) (r *running, causes chan error) {
 // Close lets handlers finish.
 func TestCloseWaitsForHandlers(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, s *server) {
-		f := open(t, s, beequeue.Config{})
-		job := f.save(1)
+	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
+		f := queuetest.Open(t, s, beequeue.Config{})
+		job := f.Save(1)
 		next := make(chan struct{})
 		running := make(chan struct{})
-		r := process(t, f.Queue, 1, func(ctx context.Context, _ *beequeue.Job) (any, error) {
+		r := queuetest.Process(t, f.Queue, 1, func(ctx context.Context, _ *beequeue.Job) (any, error) {
 			close(running)
 			<-next
 			return "done", ctx.Err()
 		})
-		receive(t, running, "the handler")
-		untaken := f.save("not taken any more")
+		queuetest.Receive(t, running, "the handler")
+		untaken := f.Save("not taken any more")
 		closed := make(chan error, 1)
 		go func() { closed <- f.Close(context.Background()) }()
-		await(t, "Close has begun", func() bool { return !f.IsRunning() })
+		queuetest.Await(t, "Close has begun", func() bool { return !f.IsRunning() })
 		select {
 		case err := <-closed:
 			require.Fail(t, "Close must wait for the handler", "%v", err)
-		case <-r.done:
+		case <-r.Done:
 			require.Fail(t, "Process must wait for the handler")
 		default:
 		}
 		close(next)
-		require.NoError(t, receive(t, closed, "Close"))
-		require.NoError(t, r.wait(), "Process ends with nil")
-		f.requireState(job.ID, beequeue.StateSucceeded)
-		f.requireState(untaken.ID, beequeue.StateWaiting)
+		require.NoError(t, queuetest.Receive(t, closed, "Close"))
+		require.NoError(t, r.Wait(), "Process ends with nil")
+		f.RequireState(job.ID, beequeue.StateSucceeded)
+		f.RequireState(untaken.ID, beequeue.StateWaiting)
 	})
 }
 
@@ -73,45 +73,45 @@ func TestCloseWaitsForHandlers(t *testing.T) {
 // are the first to be run again, and everybody is told.
 func TestCloseHandsBack(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, s *server) {
-		for name, stop := range map[string]func(f *fixture, r *running) error{
-			"deadline of Close": func(f *fixture, _ *running) error {
+	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
+		for name, stop := range map[string]func(f *queuetest.Fixture, r *queuetest.Running) error{
+			"deadline of Close": func(f *queuetest.Fixture, _ *queuetest.Running) error {
 				ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 				defer cancel()
 				return f.Close(ctx)
 			},
-			"ShutdownTimeout": func(f *fixture, _ *running) error { return f.Close(context.Background()) },
-			"cancelled Close": func(f *fixture, _ *running) error {
+			"ShutdownTimeout": func(f *queuetest.Fixture, _ *queuetest.Running) error { return f.Close(context.Background()) },
+			"cancelled Close": func(f *queuetest.Fixture, _ *queuetest.Running) error {
 				ctx, cancel := context.WithCancel(context.Background())
 				cancel()
 				return f.Close(ctx)
 			},
-			"context of Process": func(_ *fixture, r *running) error { return r.stop() },
+			"context of Process": func(_ *queuetest.Fixture, r *queuetest.Running) error { return r.Stop() },
 		} {
-			f := open(t, s, beequeue.Config{ShutdownTimeout: 60 * time.Millisecond, StallInterval: time.Hour})
+			f := queuetest.Open(t, s, beequeue.Config{ShutdownTimeout: 60 * time.Millisecond, StallInterval: time.Hour})
 			r, causes := hang(t, f, 3)
-			f.save("newer")
+			f.Save("newer")
 			err := stop(f, r)
 			require.ErrorIs(t, err, beequeue.ErrUnfinished, name)
-			require.ErrorIs(t, r.wait(), beequeue.ErrUnfinished, name)
+			require.ErrorIs(t, r.Wait(), beequeue.ErrUnfinished, name)
 			for _, id := range []string{"1", "2", "3"} {
 				require.ErrorContains(t, err, `"`+id+`"`, "%s: the error names the jobs", name)
 			}
 			for range 3 {
-				require.ErrorIs(t, receive(t, causes, "the ends of the contexts"), beequeue.ErrClosed, name)
+				require.ErrorIs(t, queuetest.Receive(t, causes, "the ends of the contexts"), beequeue.ErrClosed, name)
 			}
-			waiting := f.waiting()
+			waiting := f.Waiting()
 			require.Len(t, waiting, 4)
 			require.Equal(t, "4", waiting[0], "%s: what was handed back goes before what waits", name)
-			require.Empty(t, f.active())
-			require.Empty(t, f.list("HKEYS", "owners"))
+			require.Empty(t, f.Active())
+			require.Empty(t, f.List("HKEYS", "owners"))
 
 			// They are as new: no stall, no retry is on their account.
-			require.Empty(t, f.list("HKEYS", "stalls"))
-			other := f.peer(beequeue.Config{})
-			drain(t, other, 1, succeed)
+			require.Empty(t, f.List("HKEYS", "stalls"))
+			other := f.Peer(beequeue.Config{})
+			queuetest.Drain(t, other, 1, queuetest.Succeed)
 			for _, id := range waiting {
-				job := f.lookup(id)
+				job := f.Lookup(id)
 				require.Empty(t, job.Options.Stacktraces)
 				require.Equal(t, beequeue.StatusSucceeded, job.Status)
 				require.Empty(t, job.Result, "what a handler returned too late is void")
@@ -124,25 +124,25 @@ func TestCloseHandsBack(t *testing.T) {
 // handler is left behind, and that is said.
 func TestCloseWithStuckHandler(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, s *server) {
-		f := open(t, s, beequeue.Config{})
-		job := f.save(1)
+	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
+		f := queuetest.Open(t, s, beequeue.Config{})
+		job := f.Save(1)
 		running, release, returned := make(chan struct{}), make(chan struct{}), make(chan struct{})
-		r := process(t, f.Queue, 1, func(context.Context, *beequeue.Job) (any, error) {
+		r := queuetest.Process(t, f.Queue, 1, func(context.Context, *beequeue.Job) (any, error) {
 			defer close(returned)
 			close(running)
 			<-release
 			return nil, nil
 		})
-		receive(t, running, "the handler")
+		queuetest.Receive(t, running, "the handler")
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
 		defer cancel()
 		require.ErrorIs(t, f.Close(ctx), beequeue.ErrUnfinished)
-		require.ErrorIs(t, r.wait(), beequeue.ErrUnfinished)
-		f.requireState(job.ID, beequeue.StateWaiting)
+		require.ErrorIs(t, r.Wait(), beequeue.ErrUnfinished)
+		f.RequireState(job.ID, beequeue.StateWaiting)
 		close(release)
-		receive(t, returned, "the end of the handler")
-		f.requireState(job.ID, beequeue.StateWaiting)
+		queuetest.Receive(t, returned, "the end of the handler")
+		f.RequireState(job.ID, beequeue.StateWaiting)
 	})
 }
 
@@ -150,29 +150,29 @@ func TestCloseWithStuckHandler(t *testing.T) {
 // or its job handed back, never both, and never neither.
 func TestCloseAtTheLastMoment(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, s *server) {
+	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
 		for range 5 {
-			f := open(t, s, beequeue.Config{})
+			f := queuetest.Open(t, s, beequeue.Config{})
 			const n = 20
 			running := make(chan struct{}, n)
 			for i := range n {
-				f.save(i)
+				f.Save(i)
 			}
 			grace := 30 * time.Millisecond
 			end := make(chan struct{})
-			process(t, f.Queue, n, func(context.Context, *beequeue.Job) (any, error) {
+			queuetest.Process(t, f.Queue, n, func(context.Context, *beequeue.Job) (any, error) {
 				running <- struct{}{}
 				<-end
 				return nil, nil
 			})
 			for range n {
-				receive(t, running, "the handlers")
+				queuetest.Receive(t, running, "the handlers")
 			}
 			ctx, cancel := context.WithTimeout(context.Background(), grace)
 			time.AfterFunc(grace, func() { close(end) })
 			err := f.Close(ctx)
 			cancel()
-			counts, countErr := f.peer(beequeue.Config{}).Counts(bounded(t))
+			counts, countErr := f.Peer(beequeue.Config{}).Counts(queuetest.Bounded(t))
 			require.NoError(t, countErr)
 			require.EqualValues(t, n, counts.Waiting+counts.Succeeded)
 			require.Equal(t, counts.Waiting > 0, err != nil, "%d were handed back: %v", counts.Waiting, err)
@@ -183,30 +183,30 @@ func TestCloseAtTheLastMoment(t *testing.T) {
 // Close may be called again and by several; all wait for the end.
 func TestCloseTwice(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, s *server) {
-		f := open(t, s, beequeue.Config{})
+	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
+		f := queuetest.Open(t, s, beequeue.Config{})
 		f.OnJobSucceeded(func(string, json.RawMessage) {})
-		job := f.save(1)
+		job := f.Save(1)
 		running, release := make(chan struct{}), make(chan struct{})
-		r := process(t, f.Queue, 1, func(context.Context, *beequeue.Job) (any, error) {
+		r := queuetest.Process(t, f.Queue, 1, func(context.Context, *beequeue.Job) (any, error) {
 			close(running)
 			<-release
 			return nil, nil
 		})
-		receive(t, running, "the handler")
+		queuetest.Receive(t, running, "the handler")
 		errs := make(chan error, 4)
 		for range 4 {
-			go func() { errs <- f.Close(bounded(t)) }()
+			go func() { errs <- f.Close(queuetest.Bounded(t)) }()
 		}
-		await(t, "Close has begun", func() bool { return !f.IsRunning() })
+		queuetest.Await(t, "Close has begun", func() bool { return !f.IsRunning() })
 		require.Empty(t, errs)
 		close(release)
 		for range 4 {
-			require.NoError(t, receive(t, errs, "Close"))
+			require.NoError(t, queuetest.Receive(t, errs, "Close"))
 		}
-		require.NoError(t, r.wait())
-		require.NoError(t, f.Close(bounded(t)))
-		f.requireState(job.ID, beequeue.StateSucceeded)
+		require.NoError(t, r.Wait())
+		require.NoError(t, f.Close(queuetest.Bounded(t)))
+		f.RequireState(job.ID, beequeue.StateSucceeded)
 	})
 }
 
@@ -214,7 +214,7 @@ func TestCloseTwice(t *testing.T) {
 func TestCloseUnused(t *testing.T) {
 	t.Parallel()
 	queuetest.Within(t, "Close of a queue that did nothing", time.Second, func() time.Duration {
-		f := open(t, mini, beequeue.Config{})
+		f := queuetest.Open(t, queuetest.Mini, beequeue.Config{})
 		began := time.Now()
 		require.NoError(t, f.Close(context.Background()))
 		return time.Since(began)
@@ -225,9 +225,9 @@ func TestCloseUnused(t *testing.T) {
 // not would be given up.
 func TestCloseEndsWithItsHandlers(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, s *server) {
+	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
 		queuetest.Within(t, "Close, after its deadline,", 1500*time.Millisecond, func() time.Duration {
-			f := open(t, s, beequeue.Config{})
+			f := queuetest.Open(t, s, beequeue.Config{})
 			r, _ := hang(t, f, 2)
 			ctx, cancel := context.WithTimeout(context.Background(), 700*time.Millisecond)
 			defer cancel()
@@ -235,7 +235,7 @@ func TestCloseEndsWithItsHandlers(t *testing.T) {
 			require.ErrorIs(t, f.Close(ctx), beequeue.ErrUnfinished)
 			took := time.Since(deadline)
 			require.GreaterOrEqual(t, took, time.Duration(0), "the handlers had their time")
-			require.ErrorIs(t, r.wait(), beequeue.ErrUnfinished)
+			require.ErrorIs(t, r.Wait(), beequeue.ErrUnfinished)
 			return took
 		})
 	})
@@ -245,8 +245,8 @@ func TestCloseEndsWithItsHandlers(t *testing.T) {
 // get an error: what Save says is what is there.
 func TestCloseDuringSaves(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, s *server) {
-		f := open(t, s, beequeue.Config{})
+	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
+		f := queuetest.Open(t, s, beequeue.Config{})
 		var mu sync.Mutex
 		var saved []string
 		var savers sync.WaitGroup
@@ -268,11 +268,11 @@ func TestCloseDuringSaves(t *testing.T) {
 				}
 			})
 		}
-		receive(t, first, "a save")
-		require.NoError(t, f.Close(bounded(t)))
+		queuetest.Receive(t, first, "a save")
+		require.NoError(t, f.Close(queuetest.Bounded(t)))
 		savers.Wait()
 		slices.Sort(saved)
-		waiting := f.waiting()
+		waiting := f.Waiting()
 		slices.Sort(waiting)
 		require.Equal(t, saved, waiting)
 	})
@@ -281,14 +281,16 @@ func TestCloseDuringSaves(t *testing.T) {
 // Close from a callback or a handler of the queue's own must come to an end.
 func TestCloseFromInside(t *testing.T) {
 	t.Parallel()
-	for name, set := range map[string]func(f *fixture, stop func()){
-		"OnSucceeded":    func(f *fixture, stop func()) { f.OnSucceeded(func(*beequeue.Job, json.RawMessage) { stop() }) },
-		"OnJobSucceeded": func(f *fixture, stop func()) { f.OnJobSucceeded(func(string, json.RawMessage) { stop() }) },
-		"handler":        func(*fixture, func()) {},
+	for name, set := range map[string]func(f *queuetest.Fixture, stop func()){
+		"OnSucceeded": func(f *queuetest.Fixture, stop func()) {
+			f.OnSucceeded(func(*beequeue.Job, json.RawMessage) { stop() })
+		},
+		"OnJobSucceeded": func(f *queuetest.Fixture, stop func()) { f.OnJobSucceeded(func(string, json.RawMessage) { stop() }) },
+		"handler":        func(*queuetest.Fixture, func()) {},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			f := open(t, mini, beequeue.Config{ShutdownTimeout: 100 * time.Millisecond})
+			f := queuetest.Open(t, queuetest.Mini, beequeue.Config{ShutdownTimeout: 100 * time.Millisecond})
 			done := make(chan struct{})
 			stop := func() {
 				ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
@@ -298,17 +300,17 @@ func TestCloseFromInside(t *testing.T) {
 			}
 			set(f, stop)
 			if name == "OnJobSucceeded" {
-				f.subscribed(1)
+				f.Subscribed(1)
 			}
-			f.save(1)
-			r := process(t, f.Queue, 1, func(ctx context.Context, _ *beequeue.Job) (any, error) {
+			f.Save(1)
+			r := queuetest.Process(t, f.Queue, 1, func(ctx context.Context, _ *beequeue.Job) (any, error) {
 				if name == "handler" {
 					stop()
 				}
 				return nil, ctx.Err()
 			})
-			receive(t, done, "Close")
-			_ = r.wait()
+			queuetest.Receive(t, done, "Close")
+			_ = r.Wait()
 		})
 	}
 }
@@ -317,14 +319,14 @@ func TestCloseFromInside(t *testing.T) {
 // that were taken and not begun.
 func TestStopAnywhere(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, s *server) {
-		f := open(t, s, beequeue.Config{})
+	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
+		f := queuetest.Open(t, s, beequeue.Config{})
 		const n = 300
 		batch := make([]*beequeue.Job, n)
 		for i := range batch {
 			batch[i] = f.CreateJob(i)
 		}
-		require.NoError(t, f.SaveAll(bounded(t), batch))
+		require.NoError(t, f.SaveAll(queuetest.Bounded(t), batch))
 		var begun atomic.Int64
 		for stopAt := int64(1); ; stopAt += 25 {
 			ctx, cancel := context.WithCancel(context.Background())
@@ -336,7 +338,7 @@ func TestStopAnywhere(t *testing.T) {
 				return nil, nil
 			}))
 			cancel()
-			counts, err := f.Counts(bounded(t))
+			counts, err := f.Counts(queuetest.Bounded(t))
 			require.NoError(t, err)
 			require.Equal(t, beequeue.Counts{Succeeded: begun.Load(), Waiting: n - begun.Load(), NewestJob: n}, counts)
 			if counts.Waiting == 0 {

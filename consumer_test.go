@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -20,12 +21,12 @@ import (
 
 func TestProcessRefuses(t *testing.T) {
 	t.Parallel()
-	f := open(t, mini, beequeue.Config{})
+	f := queuetest.Open(t, queuetest.Mini, beequeue.Config{})
 	for _, run := range []func(context.Context, int, beequeue.Handler) error{f.Process, f.Drain} {
-		require.ErrorContains(t, run(bounded(t), 0, succeed), "concurrency 0 is not between 1 and 100000")
-		require.ErrorContains(t, run(bounded(t), -1, succeed), "concurrency -1 is not between 1 and 100000")
-		require.ErrorContains(t, run(bounded(t), 100_001, succeed), "is not between")
-		require.ErrorContains(t, run(bounded(t), 1, nil), "handler is nil")
+		require.ErrorContains(t, run(queuetest.Bounded(t), 0, queuetest.Succeed), "concurrency 0 is not between 1 and 100000")
+		require.ErrorContains(t, run(queuetest.Bounded(t), -1, queuetest.Succeed), "concurrency -1 is not between 1 and 100000")
+		require.ErrorContains(t, run(queuetest.Bounded(t), 100_001, queuetest.Succeed), "is not between")
+		require.ErrorContains(t, run(queuetest.Bounded(t), 1, nil), "handler is nil")
 	}
 }
 
@@ -33,45 +34,45 @@ func TestProcessRefuses(t *testing.T) {
 // another. Another value of the same queue is another worker.
 func TestProcessBusy(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, s *server) {
-		f := open(t, s, beequeue.Config{})
-		f.save(1)
+	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
+		f := queuetest.Open(t, s, beequeue.Config{})
+		f.Save(1)
 		running, release := make(chan struct{}), make(chan struct{})
-		r := process(t, f.Queue, 1, func(context.Context, *beequeue.Job) (any, error) {
+		r := queuetest.Process(t, f.Queue, 1, func(context.Context, *beequeue.Job) (any, error) {
 			close(running)
 			<-release
 			return nil, nil
 		})
-		receive(t, running, "the handler")
-		require.ErrorIs(t, f.Process(bounded(t), 1, succeed), beequeue.ErrBusy)
-		require.ErrorIs(t, f.Drain(bounded(t), 1, succeed), beequeue.ErrBusy)
-		other := f.peer(beequeue.Config{})
-		require.NoError(t, other.Drain(bounded(t), 1, succeed))
+		queuetest.Receive(t, running, "the handler")
+		require.ErrorIs(t, f.Process(queuetest.Bounded(t), 1, queuetest.Succeed), beequeue.ErrBusy)
+		require.ErrorIs(t, f.Drain(queuetest.Bounded(t), 1, queuetest.Succeed), beequeue.ErrBusy)
+		other := f.Peer(beequeue.Config{})
+		require.NoError(t, other.Drain(queuetest.Bounded(t), 1, queuetest.Succeed))
 		close(release)
-		require.NoError(t, r.stop())
+		require.NoError(t, r.Stop())
 
-		job := f.save(2)
-		again := process(t, f.Queue, 1, succeed)
-		_, err := job.Wait(bounded(t))
+		job := f.Save(2)
+		again := queuetest.Process(t, f.Queue, 1, queuetest.Succeed)
+		_, err := job.Wait(queuetest.Bounded(t))
 		require.NoError(t, err)
-		require.NoError(t, again.stop())
+		require.NoError(t, again.Stop())
 	})
 }
 
 // Handlers run at once up to the concurrency, and no further.
 func TestConcurrency(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, s *server) {
-		f := open(t, s, beequeue.Config{})
+	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
+		f := queuetest.Open(t, s, beequeue.Config{})
 		const jobs, concurrency = 40, 7
 		var batch []*beequeue.Job
 		for i := range jobs {
 			batch = append(batch, f.CreateJob(i))
 		}
-		require.NoError(t, f.SaveAll(bounded(t), batch))
+		require.NoError(t, f.SaveAll(queuetest.Bounded(t), batch))
 		var now, most atomic.Int32
 		full := make(chan struct{})
-		r := process(t, f.Queue, concurrency, func(ctx context.Context, _ *beequeue.Job) (any, error) {
+		r := queuetest.Process(t, f.Queue, concurrency, func(ctx context.Context, _ *beequeue.Job) (any, error) {
 			n := now.Add(1)
 			defer now.Add(-1)
 			for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
@@ -89,12 +90,12 @@ func TestConcurrency(t *testing.T) {
 			}
 			return nil, nil
 		})
-		receive(t, full, "as many handlers as may run")
+		queuetest.Receive(t, full, "as many handlers as may run")
 		for _, job := range batch {
-			_, err := job.Wait(bounded(t))
+			_, err := job.Wait(queuetest.Bounded(t))
 			require.NoError(t, err)
 		}
-		require.NoError(t, r.stop())
+		require.NoError(t, r.Stop())
 		require.EqualValues(t, concurrency, most.Load())
 	})
 }
@@ -102,18 +103,18 @@ func TestConcurrency(t *testing.T) {
 // Jobs that wait are run in the order of their saves.
 func TestOrder(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, s *server) {
-		f := open(t, s, beequeue.Config{})
+	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
+		f := queuetest.Open(t, s, beequeue.Config{})
 		for i := range 20 {
-			f.save(i)
+			f.Save(i)
 		}
 		var got []string
-		drain(t, f.Queue, 1, func(_ context.Context, job *beequeue.Job) (any, error) {
+		queuetest.Drain(t, f.Queue, 1, func(_ context.Context, job *beequeue.Job) (any, error) {
 			got = append(got, job.ID)
 			return nil, nil
 		})
 		for i, id := range got {
-			require.Equal(t, itoa(i+1), id)
+			require.Equal(t, strconv.Itoa(i+1), id)
 		}
 		require.Len(t, got, 20)
 	})
@@ -122,18 +123,18 @@ func TestOrder(t *testing.T) {
 // An idle worker hears of a new job at once, not by looking now and then.
 func TestIdleWorkerIsWoken(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, s *server) {
-		f := open(t, s, beequeue.Config{})
+	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
+		f := queuetest.Open(t, s, beequeue.Config{})
 		started := make(chan time.Time, 1)
-		process(t, f.Queue, 2, func(context.Context, *beequeue.Job) (any, error) {
+		queuetest.Process(t, f.Queue, 2, func(context.Context, *beequeue.Job) (any, error) {
 			started <- time.Now()
 			return nil, nil
 		})
 		queuetest.Within(t, "the start of a job that would be found after 2 s", 500*time.Millisecond, func() time.Duration {
-			job := f.save(nil)
+			job := f.Save(nil)
 			saved := time.Now()
-			took := receive(t, started, "the handler").Sub(saved)
-			_, err := job.Wait(bounded(t))
+			took := queuetest.Receive(t, started, "the handler").Sub(saved)
+			_, err := job.Wait(queuetest.Bounded(t))
 			require.NoError(t, err)
 			return took
 		})
@@ -143,8 +144,8 @@ func TestIdleWorkerIsWoken(t *testing.T) {
 // What a handler returns is kept, and is what Wait returns.
 func TestResults(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, s *server) {
-		f := open(t, s, beequeue.Config{})
+	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
+		f := queuetest.Open(t, s, beequeue.Config{})
 		results := map[string]any{
 			"nil": nil, "nil pointer": (*int)(nil), "null": json.RawMessage("null"), "zero": 0, "false": false,
 			"text": "é\n", "object": map[string]any{"a": []any{1.5, "b"}}, "empty": "",
@@ -155,9 +156,9 @@ func TestResults(t *testing.T) {
 		}
 		jobs := make(map[string]*beequeue.Job)
 		for name := range results {
-			jobs[name] = f.save(name)
+			jobs[name] = f.Save(name)
 		}
-		drain(t, f.Queue, 3, func(_ context.Context, job *beequeue.Job) (any, error) {
+		queuetest.Drain(t, f.Queue, 3, func(_ context.Context, job *beequeue.Job) (any, error) {
 			var name string
 			if err := job.Decode(&name); err != nil {
 				return nil, err
@@ -165,13 +166,13 @@ func TestResults(t *testing.T) {
 			return results[name], nil
 		})
 		for name, job := range jobs {
-			got, err := job.Wait(bounded(t))
+			got, err := job.Wait(queuetest.Bounded(t))
 			require.NoError(t, err, name)
 			require.Equal(t, want[name], string(got), name)
-			stored := f.lookup(job.ID)
+			stored := f.Lookup(job.ID)
 			require.Equal(t, beequeue.StatusSucceeded, stored.Status)
 			require.Equal(t, want[name], string(stored.Result), name)
-			require.Equal(t, want[name] == "", strings.Contains(f.record(job.ID), `"result":null`), name)
+			require.Equal(t, want[name] == "", strings.Contains(f.Record(job.ID), `"result":null`), name)
 		}
 	})
 }
@@ -179,14 +180,14 @@ func TestResults(t *testing.T) {
 // A result that is no JSON fails the run, by the job's own rules.
 func TestResultThatCannotBeMarshalled(t *testing.T) {
 	t.Parallel()
-	f := open(t, mini, beequeue.Config{})
+	f := queuetest.Open(t, queuetest.Mini, beequeue.Config{})
 	for i, result := range []any{make(chan int), brokenJSON{}, json.RawMessage("{"), panickyJSON{}} {
-		job := f.save(i)
-		drain(t, f.Queue, 1, func(context.Context, *beequeue.Job) (any, error) { return result, nil })
-		_, err := job.Wait(bounded(t))
+		job := f.Save(i)
+		queuetest.Drain(t, f.Queue, 1, func(context.Context, *beequeue.Job) (any, error) { return result, nil })
+		_, err := job.Wait(queuetest.Bounded(t))
 		var failed *beequeue.FailedError
 		require.ErrorAs(t, err, &failed, "%T", result)
-		f.requireState(job.ID, beequeue.StateFailed)
+		f.RequireState(job.ID, beequeue.StateFailed)
 	}
 }
 
@@ -196,17 +197,17 @@ func (panickyJSON) MarshalJSON() ([]byte, error) { panic("cannot marshal this") 
 
 func TestRemoveOnSuccessAndFailure(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, s *server) {
+	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
 		for _, config := range []beequeue.Config{
 			{RemoveOnSuccess: true}, {RemoveOnFailure: true}, {RemoveOnSuccess: true, RemoveOnFailure: true},
 		} {
-			f := open(t, s, config)
-			good, bad, retried := f.save("good"), f.save("bad"), f.save("bad", func(j *beequeue.Job) { j.Retries(1) })
+			f := queuetest.Open(t, s, config)
+			good, bad, retried := f.Save("good"), f.Save("bad"), f.Save("bad", func(j *beequeue.Job) { j.Retries(1) })
 			runs := 0
-			drain(t, f.Queue, 1, func(_ context.Context, job *beequeue.Job) (any, error) {
+			queuetest.Drain(t, f.Queue, 1, func(_ context.Context, job *beequeue.Job) (any, error) {
 				runs++
 				if string(job.Data) == `"bad"` {
-					return nil, errBroken
+					return nil, queuetest.ErrBroken
 				}
 				return nil, nil
 			})
@@ -215,14 +216,14 @@ func TestRemoveOnSuccessAndFailure(t *testing.T) {
 				job     *beequeue.Job
 				removed bool
 			}{{good, config.RemoveOnSuccess}, {bad, config.RemoveOnFailure}, {retried, config.RemoveOnFailure}} {
-				_, err := f.GetJob(bounded(t), c.job.ID)
+				_, err := f.GetJob(queuetest.Bounded(t), c.job.ID)
 				if !c.removed {
 					require.NoError(t, err)
 					continue
 				}
 				require.ErrorIs(t, err, beequeue.ErrNotFound)
-				require.NotContains(t, f.places(), c.job.ID)
-				_, err = c.job.Wait(bounded(t))
+				require.NotContains(t, f.Places(), c.job.ID)
+				_, err = c.job.Wait(queuetest.Bounded(t))
 				require.ErrorIs(t, err, beequeue.ErrNotFound, "nothing is left to tell of it")
 			}
 		}
@@ -232,11 +233,11 @@ func TestRemoveOnSuccessAndFailure(t *testing.T) {
 // The handler's context has the values of Process's, and ends with the run.
 func TestHandlerContext(t *testing.T) {
 	t.Parallel()
-	f := open(t, mini, beequeue.Config{})
+	f := queuetest.Open(t, queuetest.Mini, beequeue.Config{})
 	type key struct{}
-	f.save(1)
+	f.Save(1)
 	var kept context.Context
-	ctx := context.WithValue(bounded(t), key{}, "value")
+	ctx := context.WithValue(queuetest.Bounded(t), key{}, "value")
 	require.NoError(t, f.Drain(ctx, 1, func(ctx context.Context, _ *beequeue.Job) (any, error) {
 		kept = ctx
 		if ctx.Value(key{}) != "value" {
@@ -247,18 +248,18 @@ func TestHandlerContext(t *testing.T) {
 	}))
 	require.NotNil(t, kept)
 	require.ErrorIs(t, kept.Err(), context.Canceled, "the context must end with the run")
-	job := f.lookup("1")
+	job := f.Lookup("1")
 	require.Equal(t, "false", string(job.Result), "no deadline without a timeout: %v", job.Options.Stacktraces)
 }
 
 // The job that a handler gets is complete, and what it makes of it is stored.
 func TestHandlersJob(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, s *server) {
-		f := open(t, s, beequeue.Config{})
-		f.save(map[string]int{"n": 1}, func(j *beequeue.Job) { j.SetID("x").Retries(2).Timeout(time.Hour) })
+	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
+		f := queuetest.Open(t, s, beequeue.Config{})
+		f.Save(map[string]int{"n": 1}, func(j *beequeue.Job) { j.SetID("x").Retries(2).Timeout(time.Hour) })
 		var tries []int
-		drain(t, f.Queue, 1, func(ctx context.Context, job *beequeue.Job) (any, error) {
+		queuetest.Drain(t, f.Queue, 1, func(ctx context.Context, job *beequeue.Job) (any, error) {
 			assert.Equal(t, "x", job.ID)
 			assert.JSONEq(t, `{"n":1}`, string(job.Data))
 			assert.Equal(t, time.Hour, job.Options.Timeout)
@@ -272,7 +273,7 @@ func TestHandlersJob(t *testing.T) {
 			return "done", nil
 		})
 		require.Equal(t, []int{2, 1, 0}, tries)
-		job := f.lookup("x")
+		job := f.Lookup("x")
 		require.Equal(t, "30", string(job.Progress))
 		require.Equal(t, `"done"`, string(job.Result))
 		require.Zero(t, job.Options.Retries)
@@ -283,8 +284,8 @@ func TestHandlersJob(t *testing.T) {
 // Two workers share the jobs; none runs twice.
 func TestTwoWorkers(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, s *server) {
-		f := open(t, s, beequeue.Config{})
+	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
+		f := queuetest.Open(t, s, beequeue.Config{})
 		const jobs = 200
 		var mu sync.Mutex
 		runs := make(map[string]int)
@@ -297,20 +298,20 @@ func TestTwoWorkers(t *testing.T) {
 			}
 			return nil, nil
 		}
-		first := process(t, f.Queue, 4, handler)
-		second := process(t, f.peer(beequeue.Config{}), 4, handler)
+		first := queuetest.Process(t, f.Queue, 4, handler)
+		second := queuetest.Process(t, f.Peer(beequeue.Config{}), 4, handler)
 		var batch []*beequeue.Job
 		for i := range jobs {
 			batch = append(batch, f.CreateJob(i))
 		}
-		require.NoError(t, f.SaveAll(bounded(t), batch))
-		receive(t, all, "all jobs")
-		require.NoError(t, first.stop())
-		require.NoError(t, second.stop())
+		require.NoError(t, f.SaveAll(queuetest.Bounded(t), batch))
+		queuetest.Receive(t, all, "all jobs")
+		require.NoError(t, first.Stop())
+		require.NoError(t, second.Stop())
 		for id, n := range runs {
 			require.Equal(t, 1, n, "runs of job %q", id)
 		}
-		counts, err := f.Counts(bounded(t))
+		counts, err := f.Counts(queuetest.Bounded(t))
 		require.NoError(t, err)
 		require.Equal(t, beequeue.Counts{Succeeded: jobs, NewestJob: jobs}, counts)
 	})

@@ -3,6 +3,7 @@ package beequeue_test
 import (
 	"context"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -16,10 +17,10 @@ import (
 // at once after.
 func TestDelayedJobStartsInTime(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, s *server) {
-		f := open(t, s, beequeue.Config{})
+	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
+		f := queuetest.Open(t, s, beequeue.Config{})
 		started := make(chan time.Time, 1)
-		r := process(t, f.Queue, 1, func(context.Context, *beequeue.Job) (any, error) {
+		r := queuetest.Process(t, f.Queue, 1, func(context.Context, *beequeue.Job) (any, error) {
 			started <- time.Now()
 			return nil, nil
 		})
@@ -27,71 +28,71 @@ func TestDelayedJobStartsInTime(t *testing.T) {
 			var late []time.Duration
 			for _, delay := range []time.Duration{60, 90, 120, 150, 180} {
 				due := time.Now().Add(delay * time.Millisecond)
-				job := f.save(nil, func(j *beequeue.Job) { j.DelayUntil(due) })
-				at := receive(t, started, "the handler")
+				job := f.Save(nil, func(j *beequeue.Job) { j.DelayUntil(due) })
+				at := queuetest.Receive(t, started, "the handler")
 				require.False(t, at.Before(due), "%v too early", due.Sub(at))
 				late = append(late, at.Sub(due))
-				_, err := job.Wait(bounded(t))
+				_, err := job.Wait(queuetest.Bounded(t))
 				require.NoError(t, err)
 			}
 			slices.Sort(late)
 			return late[len(late)/2]
 		})
-		require.NoError(t, r.stop())
+		require.NoError(t, r.Stop())
 	})
 }
 
 // A job that is due earlier than the one the worker waits for is heard of.
 func TestEarlierDelayedJob(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, s *server) {
-		f := open(t, s, beequeue.Config{})
+	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
+		f := queuetest.Open(t, s, beequeue.Config{})
 		started := make(chan string, 2)
-		process(t, f.Queue, 1, func(_ context.Context, job *beequeue.Job) (any, error) {
+		queuetest.Process(t, f.Queue, 1, func(_ context.Context, job *beequeue.Job) (any, error) {
 			started <- job.ID
 			return nil, nil
 		})
-		f.save(nil, func(j *beequeue.Job) { j.SetID("far").DelayUntil(time.Now().Add(time.Hour)) })
+		f.Save(nil, func(j *beequeue.Job) { j.SetID("far").DelayUntil(time.Now().Add(time.Hour)) })
 		// The worker has seen it when it has run something else since.
-		f.save(nil, func(j *beequeue.Job) { j.SetID("now") })
-		require.Equal(t, "now", receive(t, started, "the job without delay"))
+		f.Save(nil, func(j *beequeue.Job) { j.SetID("now") })
+		require.Equal(t, "now", queuetest.Receive(t, started, "the job without delay"))
 		queuetest.Within(t, "the start of a job that would be found after 5 s", 3*time.Second, func() time.Duration {
 			due := time.Now().Add(100 * time.Millisecond)
-			id := f.save(nil, func(j *beequeue.Job) { j.DelayUntil(due) }).ID
-			require.Equal(t, id, receive(t, started, "the job with the shorter delay"))
+			id := f.Save(nil, func(j *beequeue.Job) { j.DelayUntil(due) }).ID
+			require.Equal(t, id, queuetest.Receive(t, started, "the job with the shorter delay"))
 			return time.Since(due)
 		})
-		f.requireState("far", beequeue.StateDelayed)
+		f.RequireState("far", beequeue.StateDelayed)
 	})
 }
 
 // Delayed jobs run in the order of their due times, whatever the order of saves.
 func TestDelayedOrder(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, s *server) {
-		f := open(t, s, beequeue.Config{})
+	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
+		f := queuetest.Open(t, s, beequeue.Config{})
 		soon := time.Now().Add(time.Second) // which is not over before they are saved
 		var batch []*beequeue.Job
 		for _, i := range []int{3, 1, 4, 0, 2} {
-			batch = append(batch, f.CreateJob(nil).SetID(itoa(i)).DelayUntil(soon.Add(time.Duration(i)*10*time.Millisecond)))
+			batch = append(batch, f.CreateJob(nil).SetID(strconv.Itoa(i)).DelayUntil(soon.Add(time.Duration(i)*10*time.Millisecond)))
 		}
-		require.NoError(t, f.SaveAll(bounded(t), batch))
+		require.NoError(t, f.SaveAll(queuetest.Bounded(t), batch))
 		var ran []string
 		raised := make(chan int, 5)
 		f.OnRaised(func(n int) { raised <- n })
 		all := make(chan struct{})
-		r := process(t, f.Queue, 1, func(_ context.Context, job *beequeue.Job) (any, error) {
+		r := queuetest.Process(t, f.Queue, 1, func(_ context.Context, job *beequeue.Job) (any, error) {
 			if ran = append(ran, job.ID); len(ran) == 5 {
 				close(all)
 			}
 			return nil, nil
 		})
-		receive(t, all, "all jobs")
+		queuetest.Receive(t, all, "all jobs")
 		for n := 0; n < 5; {
-			n += receive(t, raised, "OnRaised")
+			n += queuetest.Receive(t, raised, "OnRaised")
 			require.LessOrEqual(t, n, 5)
 		}
-		require.NoError(t, r.stop())
+		require.NoError(t, r.Stop())
 		require.Equal(t, []string{"0", "1", "2", "3", "4"}, ran)
 	})
 }
@@ -100,31 +101,31 @@ func TestDelayedOrder(t *testing.T) {
 // script call takes of it.
 func TestDelayedPastDue(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, s *server) {
-		f := open(t, s, beequeue.Config{})
+	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
+		f := queuetest.Open(t, s, beequeue.Config{})
 		const n = 1100
 		batch := make([]*beequeue.Job, n)
 		for i := range batch {
 			batch[i] = f.CreateJob(i).DelayUntil(time.Now().Add(time.Hour))
 		}
-		require.NoError(t, f.SaveAll(bounded(t), batch))
+		require.NoError(t, f.SaveAll(queuetest.Bounded(t), batch))
 		past := make([]string, 0, 2*n)
 		for i, job := range batch {
-			past = append(past, itoa(i+1), job.ID)
+			past = append(past, strconv.Itoa(i+1), job.ID)
 		}
-		f.must("ZADD", "delayed", past...)
+		f.Must("ZADD", "delayed", past...)
 		var ran []string
 		all := make(chan struct{})
-		r := process(t, f.Queue, 1, func(_ context.Context, job *beequeue.Job) (any, error) {
+		r := queuetest.Process(t, f.Queue, 1, func(_ context.Context, job *beequeue.Job) (any, error) {
 			if ran = append(ran, string(job.Data)); len(ran) == n {
 				close(all)
 			}
 			return nil, nil
 		})
-		faultReceive(t, all, "all jobs") // one after the other, on a machine that may be busy
-		require.NoError(t, r.stop())
+		queuetest.Receive(t, all, "all jobs") // one after the other, on a machine that may be busy
+		require.NoError(t, r.Stop())
 		for i, data := range ran {
-			require.Equal(t, itoa(i), data)
+			require.Equal(t, strconv.Itoa(i), data)
 		}
 	})
 }
@@ -134,18 +135,18 @@ func TestDelayedPastDue(t *testing.T) {
 // looking now and then.
 func TestDelayedWithoutMessage(t *testing.T) {
 	t.Parallel()
-	onReal(t, func(t *testing.T, s *server) {
-		f := open(t, s, beequeue.Config{})
+	queuetest.OnReal(t, func(t *testing.T, s *queuetest.Server) {
+		f := queuetest.Open(t, s, beequeue.Config{})
 		job := f.CreateJob(nil).SetID("quiet")
 		started := make(chan string, 2)
-		process(t, f.Queue, 1, func(_ context.Context, job *beequeue.Job) (any, error) {
+		queuetest.Process(t, f.Queue, 1, func(_ context.Context, job *beequeue.Job) (any, error) {
 			started <- job.ID
 			return nil, nil
 		})
-		f.save(nil, func(j *beequeue.Job) { j.SetID("now") })
-		require.Equal(t, "now", receive(t, started, "the job without delay"))
-		f.must("HSET", "jobs", job.ID, `{"data":{}}`)
-		f.must("ZADD", "delayed", itoa(int(time.Now().Add(50*time.Millisecond).UnixMilli())), job.ID)
-		require.Equal(t, "quiet", receive(t, started, "the job nobody told of"))
+		f.Save(nil, func(j *beequeue.Job) { j.SetID("now") })
+		require.Equal(t, "now", queuetest.Receive(t, started, "the job without delay"))
+		f.Must("HSET", "jobs", job.ID, `{"data":{}}`)
+		f.Must("ZADD", "delayed", strconv.Itoa(int(time.Now().Add(50*time.Millisecond).UnixMilli())), job.ID)
+		require.Equal(t, "quiet", queuetest.Receive(t, started, "the job nobody told of"))
 	})
 }

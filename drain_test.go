@@ -3,6 +3,7 @@ package beequeue_test
 import (
 	"bytes"
 	"context"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -11,28 +12,29 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gobeequeue/beequeue"
+	"github.com/gobeequeue/beequeue/internal/queuetest"
 	"github.com/gobeequeue/beequeue/internal/redistest"
 )
 
 // Drain runs what there is, with what comes of it, and returns.
 func TestDrain(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, s *server) {
-		f := open(t, s, beequeue.Config{})
-		drain(t, f.Queue, 1, succeed) // nothing
+	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
+		f := queuetest.Open(t, s, beequeue.Config{})
+		queuetest.Drain(t, f.Queue, 1, queuetest.Succeed) // nothing
 
 		var batch []*beequeue.Job
 		for i := range 60 {
 			batch = append(batch, f.CreateJob(i).Retries(1))
 		}
-		require.NoError(t, f.SaveAll(bounded(t), batch))
-		later := f.save("later", func(j *beequeue.Job) { j.DelayUntil(time.Now().Add(time.Hour)) })
+		require.NoError(t, f.SaveAll(queuetest.Bounded(t), batch))
+		later := f.Save("later", func(j *beequeue.Job) { j.DelayUntil(time.Now().Add(time.Hour)) })
 		// Due already, though nobody has looked.
-		due := f.save("due", func(j *beequeue.Job) { j.DelayUntil(time.Now().Add(time.Hour)) })
-		f.must("ZADD", "delayed", itoa(int(time.Now().UnixMilli())), due.ID)
+		due := f.Save("due", func(j *beequeue.Job) { j.DelayUntil(time.Now().Add(time.Hour)) })
+		f.Must("ZADD", "delayed", strconv.Itoa(int(time.Now().UnixMilli())), due.ID)
 		var raised, runs atomic.Int32
 		f.OnRaised(func(n int) { raised.Add(int32(n)) }) //nolint:gosec // a small number
-		drain(t, f.Queue, 7, func(ctx context.Context, job *beequeue.Job) (any, error) {
+		queuetest.Drain(t, f.Queue, 7, func(ctx context.Context, job *beequeue.Job) (any, error) {
 			runs.Add(1)
 			switch string(job.Data) {
 			case "0": // a job that makes another
@@ -42,16 +44,16 @@ func TestDrain(t *testing.T) {
 					}
 				}
 			case "1", "2":
-				return nil, errBroken
+				return nil, queuetest.ErrBroken
 			}
 			return nil, nil
 		})
 		require.EqualValues(t, 60+2+1+1, runs.Load(), "60 jobs, 2 retries, a child, and the one that was due")
 		require.EqualValues(t, 1, raised.Load())
-		counts, err := f.Counts(bounded(t))
+		counts, err := f.Counts(queuetest.Bounded(t))
 		require.NoError(t, err)
 		require.Equal(t, beequeue.Counts{Succeeded: 60, Failed: 2, Delayed: 1, NewestJob: 63}, counts)
-		f.requireState(later.ID, beequeue.StateDelayed)
+		f.RequireState(later.ID, beequeue.StateDelayed)
 	})
 }
 
@@ -59,46 +61,46 @@ func TestDrain(t *testing.T) {
 // run all the same.
 func TestDrainWhileAnotherRaises(t *testing.T) {
 	t.Parallel()
-	onReal(t, func(t *testing.T, s *server) {
-		f := open(t, s, beequeue.Config{})
-		proxy := redistest.StartProxy(t, strings.TrimPrefix(s.running(t), "redis://"))
-		client := faultClient(t, proxy.URL())
+	queuetest.OnReal(t, func(t *testing.T, s *queuetest.Server) {
+		f := queuetest.Open(t, s, beequeue.Config{})
+		proxy := redistest.StartProxy(t, strings.TrimPrefix(s.URL(t), "redis://"))
+		client := queuetest.Dial(t, proxy.URL())
 		q, err := beequeue.New(client, f.Name(), beequeue.Config{})
 		require.NoError(t, err)
-		job := f.save(1, func(j *beequeue.Job) { j.DelayUntil(time.Now().Add(time.Hour)) })
+		job := f.Save(1, func(j *beequeue.Job) { j.DelayUntil(time.Now().Add(time.Hour)) })
 		proxy.DropReplies(1, func(request []byte) bool { // lets all pass
-			raises := faultScript(request) && bytes.HasSuffix(request, []byte("waiting\r\n$4\r\n1000\r\n"))
-			if raises && f.number("ZREM", "delayed", job.ID) == 1 {
-				f.must("LPUSH", "waiting", job.ID)
+			raises := queuetest.IsScript(request) && bytes.HasSuffix(request, []byte("waiting\r\n$4\r\n1000\r\n"))
+			if raises && f.Number("ZREM", "delayed", job.ID) == 1 {
+				f.Must("LPUSH", "waiting", job.ID)
 			}
 			return false
 		})
-		drain(t, q, 1, succeed)
-		f.requireState(job.ID, beequeue.StateSucceeded)
-		f.close(q)
+		queuetest.Drain(t, q, 1, queuetest.Succeed)
+		f.RequireState(job.ID, beequeue.StateSucceeded)
+		f.CloseQueue(q)
 	})
 }
 
 // Retries with a backoff are not waited for.
 func TestDrainLeavesBackoffs(t *testing.T) {
 	t.Parallel()
-	f := open(t, mini, beequeue.Config{})
-	job := f.save(1, func(j *beequeue.Job) { j.Retries(1).Backoff(beequeue.Fixed, time.Hour) })
-	drain(t, f.Queue, 1, fail)
-	f.requireState(job.ID, beequeue.StateDelayed)
+	f := queuetest.Open(t, queuetest.Mini, beequeue.Config{})
+	job := f.Save(1, func(j *beequeue.Job) { j.Retries(1).Backoff(beequeue.Fixed, time.Hour) })
+	queuetest.Drain(t, f.Queue, 1, queuetest.Fail)
+	f.RequireState(job.ID, beequeue.StateDelayed)
 }
 
 // Two drains of one queue share its jobs.
 func TestDrainTogether(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, s *server) {
-		f := open(t, s, beequeue.Config{})
+	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
+		f := queuetest.Open(t, s, beequeue.Config{})
 		var batch []*beequeue.Job
 		for i := range 100 {
 			batch = append(batch, f.CreateJob(i))
 		}
-		require.NoError(t, f.SaveAll(bounded(t), batch))
-		other := f.peer(beequeue.Config{})
+		require.NoError(t, f.SaveAll(queuetest.Bounded(t), batch))
+		other := f.Peer(beequeue.Config{})
 		var runs atomic.Int32
 		errs := make(chan error, 2)
 		for _, q := range []*beequeue.Queue{f.Queue, other} {
@@ -109,10 +111,10 @@ func TestDrainTogether(t *testing.T) {
 				})
 			}()
 		}
-		require.NoError(t, receive(t, errs, "Drain"))
-		require.NoError(t, receive(t, errs, "Drain"))
+		require.NoError(t, queuetest.Receive(t, errs, "Drain"))
+		require.NoError(t, queuetest.Receive(t, errs, "Drain"))
 		require.EqualValues(t, 100, runs.Load())
-		counts, err := f.Counts(bounded(t))
+		counts, err := f.Counts(queuetest.Bounded(t))
 		require.NoError(t, err)
 		require.EqualValues(t, 100, counts.Succeeded)
 	})
@@ -122,10 +124,10 @@ func TestDrainTogether(t *testing.T) {
 // and nothing is reported.
 func TestDrainStopped(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, s *server) {
-		f := open(t, s, beequeue.Config{})
+	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
+		f := queuetest.Open(t, s, beequeue.Config{})
 		for i := range 10 {
-			f.save(i)
+			f.Save(i)
 		}
 		ctx, cancel := context.WithCancel(context.Background())
 		defer cancel()
@@ -137,13 +139,13 @@ func TestDrainStopped(t *testing.T) {
 			return nil, nil
 		}))
 		require.LessOrEqual(t, runs, 4, "the call under way may bring one more")
-		require.Len(t, f.waiting(), 10-runs)
+		require.Len(t, f.Waiting(), 10-runs)
 
 		ended, cancel := context.WithCancel(context.Background())
 		cancel()
-		require.NoError(t, f.Drain(ended, 1, fail))
-		require.NoError(t, f.Process(ended, 1, fail))
-		require.Len(t, f.waiting(), 10-runs)
+		require.NoError(t, f.Drain(ended, 1, queuetest.Fail))
+		require.NoError(t, f.Process(ended, 1, queuetest.Fail))
+		require.Len(t, f.Waiting(), 10-runs)
 	})
 }
 
@@ -151,21 +153,21 @@ func TestDrainStopped(t *testing.T) {
 // waiting meanwhile included.
 func TestDrainWide(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, s *server) {
-		f := open(t, s, beequeue.Config{})
+	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
+		f := queuetest.Open(t, s, beequeue.Config{})
 		const n = 500
 		jobs := make([]*beequeue.Job, n)
 		for i := range jobs {
 			jobs[i] = f.CreateJob(i).Retries(2)
 		}
-		require.NoError(t, f.SaveAll(bounded(t), jobs))
-		drain(t, f.Queue, 50, func(_ context.Context, job *beequeue.Job) (any, error) {
+		require.NoError(t, f.SaveAll(queuetest.Bounded(t), jobs))
+		queuetest.Drain(t, f.Queue, 50, func(_ context.Context, job *beequeue.Job) (any, error) {
 			if job.Options.Retries > 0 {
-				return nil, errBroken
+				return nil, queuetest.ErrBroken
 			}
 			return nil, nil
 		})
-		counts, err := f.Counts(bounded(t))
+		counts, err := f.Counts(queuetest.Bounded(t))
 		require.NoError(t, err)
 		require.Equal(t, beequeue.Counts{Succeeded: n, NewestJob: n}, counts)
 	})

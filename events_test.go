@@ -7,7 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,87 +18,25 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gobeequeue/beequeue"
+	"github.com/gobeequeue/beequeue/internal/queuetest"
 )
-
-// A diary notes what callbacks hear.
-type diary struct {
-	mu    sync.Mutex
-	lines []string
-	news  chan struct{}
-}
-
-func newDiary() *diary { return &diary{news: make(chan struct{}, 1)} }
-
-func (d *diary) note(format string, args ...any) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.lines = append(d.lines, fmt.Sprintf(format, args...))
-	select {
-	case d.news <- struct{}{}:
-	default:
-	}
-}
-
-func (d *diary) read() []string {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return slices.Clone(d.lines)
-}
-
-// await waits until the diary has that many lines, and gives them.
-func (d *diary) await(t *testing.T, n int) []string {
-	t.Helper()
-	for lines := d.read(); ; lines = d.read() {
-		if len(lines) >= n {
-			return lines
-		}
-		receive(t, d.news, fmt.Sprintf("%d events, there are %q", n, lines))
-	}
-}
-
-// listenLocally notes every local event.
-func (d *diary) listenLocally(q *beequeue.Queue) {
-	q.OnReady(func() { d.note("ready") })
-	q.OnSucceeded(func(job *beequeue.Job, result json.RawMessage) {
-		d.note("succeeded %s %s %s", job.ID, result, job.Status)
-	})
-	q.OnRetrying(func(job *beequeue.Job, err error) { d.note("retrying %s %v %s", job.ID, err, job.Status) })
-	q.OnFailed(func(job *beequeue.Job, err error) { d.note("failed %s %v %s", job.ID, err, job.Status) })
-	q.OnFailedForGood(func(job *beequeue.Job, err error) { d.note("fatal %s %v %s", job.ID, err, job.Status) })
-	q.OnStalled(func(id string) { d.note("stalled %s", id) })
-	q.OnRaised(func(n int) { d.note("raised %d", n) })
-}
-
-// listen notes every event of the queue, whoever caused it.
-func (d *diary) listen(q *beequeue.Queue) {
-	q.OnJobSucceeded(func(id string, result json.RawMessage) { d.note("succeeded %s %s", id, result) })
-	q.OnJobRetrying(func(id string, err error) { d.note("retrying %s %v", id, err) })
-	q.OnJobFailed(func(id string, err error) { d.note("failed %s %v", id, err) })
-	q.OnJobProgress(func(id string, progress json.RawMessage) { d.note("progress %s %s", id, progress) })
-}
-
-// subscribed waits until somebody hears the queue's events.
-func (f *fixture) subscribed(n int64) {
-	f.t.Helper()
-	await(f.t, "the subscription", func() bool { return f.subscriptions("events") >= n })
-}
 
 // Local events: what this queue value did, in order; a failure that is retried
 // is a failure too, as in Bee-Queue.
 func TestLocalEvents(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, s *server) {
-		f := open(t, s, beequeue.Config{})
-		d := newDiary()
-		d.listenLocally(f.Queue)
-		elsewhere := newDiary()
-		elsewhere.listenLocally(f.peer(beequeue.Config{}))
+	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
+		f := queuetest.Open(t, s, beequeue.Config{})
+		d := queuetest.NewDiary()
+		d.ListenLocally(f.Queue)
+		elsewhere := queuetest.NewDiary()
+		elsewhere.ListenLocally(f.Peer(beequeue.Config{}))
 
-		f.save("good", func(j *beequeue.Job) { j.SetID("a") })
-		f.save("bad", func(j *beequeue.Job) { j.SetID("b").Retries(1) })
-		drain(t, f.Queue, 1, func(_ context.Context, job *beequeue.Job) (any, error) {
+		f.Save("good", func(j *beequeue.Job) { j.SetID("a") })
+		f.Save("bad", func(j *beequeue.Job) { j.SetID("b").Retries(1) })
+		queuetest.Drain(t, f.Queue, 1, func(_ context.Context, job *beequeue.Job) (any, error) {
 			if string(job.Data) == `"bad"` {
-				return nil, errBroken
+				return nil, queuetest.ErrBroken
 			}
 			return "r", nil
 		})
@@ -109,38 +47,38 @@ func TestLocalEvents(t *testing.T) {
 			"failed b broken retrying",
 			"failed b broken failed",
 			"fatal b broken failed",
-		}, d.read())
+		}, d.Read())
 
-		f.lose("c", "token")
-		f.check(f.Queue)
-		f.check(f.Queue)
-		f.save("due", func(j *beequeue.Job) { j.SetID("d").DelayUntil(time.Now().Add(time.Hour)) })
-		f.must("ZADD", "delayed", "1", "d")
-		drain(t, f.Queue, 1, succeed)
-		require.Equal(t, []string{"stalled c", "succeeded c  succeeded", "raised 1", "succeeded d  succeeded"}, d.read()[6:])
-		require.Empty(t, elsewhere.read(), "another value of the queue did nothing")
+		f.Lose("c", "token")
+		f.StallCheck(f.Queue)
+		f.StallCheck(f.Queue)
+		f.Save("due", func(j *beequeue.Job) { j.SetID("d").DelayUntil(time.Now().Add(time.Hour)) })
+		f.Must("ZADD", "delayed", "1", "d")
+		queuetest.Drain(t, f.Queue, 1, queuetest.Succeed)
+		require.Equal(t, []string{"stalled c", "succeeded c  succeeded", "raised 1", "succeeded d  succeeded"}, d.Read()[6:])
+		require.Empty(t, elsewhere.Read(), "another value of the queue did nothing")
 	})
 }
 
 // OnJob callbacks hear of all jobs, in order, also where no worker runs.
 func TestJobEvents(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, s *server) {
-		f := open(t, s, beequeue.Config{})
-		other := f.peer(beequeue.Config{})
-		here, there := newDiary(), newDiary()
-		here.listen(f.Queue)
-		there.listen(other)
-		f.subscribed(2)
+	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
+		f := queuetest.Open(t, s, beequeue.Config{})
+		other := f.Peer(beequeue.Config{})
+		here, there := queuetest.NewDiary(), queuetest.NewDiary()
+		here.Listen(f.Queue)
+		there.Listen(other)
+		f.Subscribed(2)
 
-		f.save("good", func(j *beequeue.Job) { j.SetID("a") })
-		f.save("bad", func(j *beequeue.Job) { j.SetID("b").Retries(1) })
-		drain(t, f.Queue, 1, func(ctx context.Context, job *beequeue.Job) (any, error) {
+		f.Save("good", func(j *beequeue.Job) { j.SetID("a") })
+		f.Save("bad", func(j *beequeue.Job) { j.SetID("b").Retries(1) })
+		queuetest.Drain(t, f.Queue, 1, func(ctx context.Context, job *beequeue.Job) (any, error) {
 			if err := job.ReportProgress(ctx, map[string]int{"done": 50}); err != nil {
 				return nil, err
 			}
 			if string(job.Data) == `"bad"` {
-				return nil, errBroken
+				return nil, queuetest.ErrBroken
 			}
 			return []int{1}, nil
 		})
@@ -149,30 +87,30 @@ func TestJobEvents(t *testing.T) {
 			`progress b {"done":50}`, `retrying b job "b" failed: broken`,
 			`progress b {"done":50}`, `failed b job "b" failed: broken`,
 		}
-		require.Equal(t, want, here.await(t, len(want)))
-		require.Equal(t, want, there.await(t, len(want)))
+		require.Equal(t, want, here.Await(t, len(want)))
+		require.Equal(t, want, there.Await(t, len(want)))
 
-		f.save("nothing", func(j *beequeue.Job) { j.SetID("c") })
-		drain(t, f.Queue, 1, succeed)
-		require.Equal(t, "succeeded c ", there.await(t, len(want)+1)[len(want)], "no result")
+		f.Save("nothing", func(j *beequeue.Job) { j.SetID("c") })
+		queuetest.Drain(t, f.Queue, 1, queuetest.Succeed)
+		require.Equal(t, "succeeded c ", there.Await(t, len(want)+1)[len(want)], "no result")
 	})
 }
 
 // The bytes of an event are what Node reads.
 func TestEventsOnTheWire(t *testing.T) {
 	t.Parallel()
-	f := open(t, mini, beequeue.Config{})
+	f := queuetest.Open(t, queuetest.Mini, beequeue.Config{})
 	messages := make(chan string, 10)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() {
-		ended <- f.client.Receive(ctx, f.client.B().Subscribe().Channel(f.KeyPrefix()+"events").Build(),
+		ended <- f.Client.Receive(ctx, f.Client.B().Subscribe().Channel(f.KeyPrefix()+"events").Build(),
 			func(m rueidis.PubSubMessage) { messages <- m.Message })
 	}()
-	f.subscribed(1)
-	f.save("good", func(j *beequeue.Job) { j.SetID(`"odd" id`) })
-	f.save("bad", func(j *beequeue.Job) { j.SetID("b").Retries(1) })
-	drain(t, f.Queue, 1, func(ctx context.Context, job *beequeue.Job) (any, error) {
+	f.Subscribed(1)
+	f.Save("good", func(j *beequeue.Job) { j.SetID(`"odd" id`) })
+	f.Save("bad", func(j *beequeue.Job) { j.SetID("b").Retries(1) })
+	queuetest.Drain(t, f.Queue, 1, func(ctx context.Context, job *beequeue.Job) (any, error) {
 		if string(job.Data) == `"bad"` {
 			return nil, errors.New("a \"quoted\"\nerror")
 		}
@@ -184,49 +122,49 @@ func TestEventsOnTheWire(t *testing.T) {
 		`{"id":"b","event":"retrying","data":"a \"quoted\"\nerror"}`,
 		`{"id":"b","event":"failed","data":"a \"quoted\"\nerror"}`,
 	} {
-		require.Equal(t, want, receive(t, messages, "the event"))
+		require.Equal(t, want, queuetest.Receive(t, messages, "the event"))
 	}
 	cancel()
-	require.ErrorIs(t, receive(t, ended, "the end of the subscription"), context.Canceled)
-	require.NoError(t, f.client.Do(bounded(t), f.client.B().Unsubscribe().Channel(f.KeyPrefix()+"events").Build()).Error())
+	require.ErrorIs(t, queuetest.Receive(t, ended, "the end of the subscription"), context.Canceled)
+	require.NoError(t, f.Client.Do(queuetest.Bounded(t), f.Client.B().Unsubscribe().Channel(f.KeyPrefix()+"events").Build()).Error())
 }
 
 // With NoEvents nothing is published; local callbacks are called all the same.
 func TestNoEvents(t *testing.T) {
 	t.Parallel()
-	f := open(t, mini, beequeue.Config{NoEvents: true})
-	local, remote := newDiary(), newDiary()
-	local.listenLocally(f.Queue)
-	remote.listen(f.Queue)
-	f.subscribed(1)
-	f.save(1, func(j *beequeue.Job) { j.Retries(1) })
-	f.plant("bad", "nonsense")
-	drain(t, f.Queue, 1, fail)
-	f.expectError(as[*beequeue.RecordError])
-	require.Len(t, local.read(), 5)
+	f := queuetest.Open(t, queuetest.Mini, beequeue.Config{NoEvents: true})
+	local, remote := queuetest.NewDiary(), queuetest.NewDiary()
+	local.ListenLocally(f.Queue)
+	remote.Listen(f.Queue)
+	f.Subscribed(1)
+	f.Save(1, func(j *beequeue.Job) { j.Retries(1) })
+	f.Plant("bad", "nonsense")
+	queuetest.Drain(t, f.Queue, 1, queuetest.Fail)
+	f.ExpectError(queuetest.As[*beequeue.RecordError])
+	require.Len(t, local.Read(), 5)
 	// This one arrives after whatever had been published before.
-	f.must("PUBLISH", "events", `{"id":"end","event":"succeeded"}`)
-	require.Equal(t, []string{"succeeded end "}, remote.await(t, 1))
+	f.Must("PUBLISH", "events", `{"id":"end","event":"succeeded"}`)
+	require.Equal(t, []string{"succeeded end "}, remote.Await(t, 1))
 }
 
 func TestReportProgress(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, s *server) {
-		f := open(t, s, beequeue.Config{})
-		job := f.save(1)
-		require.ErrorContains(t, job.ReportProgress(bounded(t), nil), "progress is empty")
-		require.ErrorContains(t, job.ReportProgress(bounded(t), (*int)(nil)), "progress is empty")
-		require.ErrorContains(t, job.ReportProgress(bounded(t), func() {}), "report progress of job")
+	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
+		f := queuetest.Open(t, s, beequeue.Config{})
+		job := f.Save(1)
+		require.ErrorContains(t, job.ReportProgress(queuetest.Bounded(t), nil), "progress is empty")
+		require.ErrorContains(t, job.ReportProgress(queuetest.Bounded(t), (*int)(nil)), "progress is empty")
+		require.ErrorContains(t, job.ReportProgress(queuetest.Bounded(t), func() {}), "report progress of job")
 		require.Equal(t, "0", string(job.Progress), "an error changes nothing")
 
-		d := newDiary()
-		d.listen(f.Queue)
-		f.subscribed(1)
+		d := queuetest.NewDiary()
+		d.Listen(f.Queue)
+		f.Subscribed(1)
 		for _, progress := range []any{0, 99.5, "half way", []int{1, 2}, false} {
-			require.NoError(t, job.ReportProgress(bounded(t), progress))
+			require.NoError(t, job.ReportProgress(queuetest.Bounded(t), progress))
 		}
-		require.Equal(t, []string{"progress 1 0", "progress 1 99.5", `progress 1 "half way"`, "progress 1 [1,2]", "progress 1 false"}, d.await(t, 5))
-		require.Equal(t, "0", string(f.lookup(job.ID).Progress), "stored only when a run ends")
+		require.Equal(t, []string{"progress 1 0", "progress 1 99.5", `progress 1 "half way"`, "progress 1 [1,2]", "progress 1 false"}, d.Await(t, 5))
+		require.Equal(t, "0", string(f.Lookup(job.ID).Progress), "stored only when a run ends")
 	})
 }
 
@@ -234,8 +172,8 @@ func TestReportProgress(t *testing.T) {
 // worker go on.
 func TestCallbackPanics(t *testing.T) {
 	t.Parallel()
-	f := open(t, mini, beequeue.Config{})
-	f.faulty = true // several jobs, the same panics
+	f := queuetest.Open(t, queuetest.Mini, beequeue.Config{})
+	f.Faulty = true // several jobs, the same panics
 	names := []string{"OnReady", "OnSucceeded", "OnFailed", "OnRetrying", "OnFailedForGood", "OnStalled", "OnRaised", "OnJobSucceeded", "OnJobFailed", "OnJobRetrying", "OnJobProgress"}
 	f.OnReady(func() { panic("OnReady") })
 	f.OnSucceeded(func(*beequeue.Job, json.RawMessage) { panic("OnSucceeded") })
@@ -248,25 +186,25 @@ func TestCallbackPanics(t *testing.T) {
 	f.OnJobFailed(func(string, error) { panic("OnJobFailed") })
 	f.OnJobRetrying(func(string, error) { panic("OnJobRetrying") })
 	f.OnJobProgress(func(string, json.RawMessage) { panic(errors.New("OnJobProgress")) })
-	d := newDiary()
-	d.listenLocally(f.Queue)
-	f.subscribed(1)
+	d := queuetest.NewDiary()
+	d.ListenLocally(f.Queue)
+	f.Subscribed(1)
 
-	f.save("good")
-	f.save("bad", func(j *beequeue.Job) { j.Retries(1) })
-	f.save("due", func(j *beequeue.Job) { j.DelayUntil(time.Now().Add(time.Hour)) })
-	f.must("ZADD", "delayed", "1", "3")
-	f.lose("lost", "")
-	f.check(f.Queue)
-	f.check(f.Queue)
-	drain(t, f.Queue, 1, func(ctx context.Context, job *beequeue.Job) (any, error) {
+	f.Save("good")
+	f.Save("bad", func(j *beequeue.Job) { j.Retries(1) })
+	f.Save("due", func(j *beequeue.Job) { j.DelayUntil(time.Now().Add(time.Hour)) })
+	f.Must("ZADD", "delayed", "1", "3")
+	f.Lose("lost", "")
+	f.StallCheck(f.Queue)
+	f.StallCheck(f.Queue)
+	queuetest.Drain(t, f.Queue, 1, func(ctx context.Context, job *beequeue.Job) (any, error) {
 		if string(job.Data) == `"bad"` {
-			return nil, errBroken
+			return nil, queuetest.ErrBroken
 		}
 		return nil, job.ReportProgress(ctx, 1)
 	})
 	for _, name := range names {
-		err := f.catch(func(err error) bool {
+		err := f.Catch(func(err error) bool {
 			var p *beequeue.PanicError
 			return errors.As(err, &p) && fmt.Sprint(p.Value) == name
 		})
@@ -275,7 +213,7 @@ func TestCallbackPanics(t *testing.T) {
 		require.ErrorAs(t, err, &p)
 		require.Contains(t, p.Stack, "events_test.go")
 	}
-	require.Len(t, d.read(), 10, "the callbacks beside the panicking ones were called")
+	require.Len(t, d.Read(), 10, "the callbacks beside the panicking ones were called")
 }
 
 // lockedBuffer is a log.
@@ -300,19 +238,19 @@ func (b *lockedBuffer) lines() []string {
 // says how many were left out.
 func TestLogger(t *testing.T) {
 	t.Parallel()
-	f := open(t, mini, beequeue.Config{})
+	f := queuetest.Open(t, queuetest.Mini, beequeue.Config{})
 	var log lockedBuffer
 	logger := slog.New(slog.NewJSONHandler(&log, nil))
-	q, err := beequeue.New(f.client, f.Name(), beequeue.Config{Logger: logger})
+	q, err := beequeue.New(f.Client, f.Name(), beequeue.Config{Logger: logger})
 	require.NoError(t, err)
-	t.Cleanup(func() { f.close(q) })
+	t.Cleanup(func() { f.CloseQueue(q) })
 	bad := func(n int) {
 		for i := range n {
-			f.plant("bad"+itoa(i), "nonsense")
+			f.Plant("bad"+strconv.Itoa(i), "nonsense")
 		}
-		require.NoError(t, q.Drain(bounded(t), 1, succeed))
+		require.NoError(t, q.Drain(queuetest.Bounded(t), 1, queuetest.Succeed))
 		for i := range n {
-			require.NoError(t, f.RemoveJob(bounded(t), "bad"+itoa(i)))
+			require.NoError(t, f.RemoveJob(queuetest.Bounded(t), "bad"+strconv.Itoa(i)))
 		}
 	}
 	began := time.Now()
@@ -332,7 +270,7 @@ func TestLogger(t *testing.T) {
 	require.Zero(t, line.NotLogged)
 
 	before := len(log.lines())
-	await(t, "the next line", func() bool { bad(1); return len(log.lines()) > before })
+	queuetest.Await(t, "the next line", func() bool { bad(1); return len(log.lines()) > before })
 	total := len(log.lines())
 	for _, text := range log.lines()[1:] {
 		require.NoError(t, json.Unmarshal([]byte(text), &line))
@@ -344,17 +282,17 @@ func TestLogger(t *testing.T) {
 // A panic of OnError itself goes to the log, not in circles.
 func TestOnErrorPanics(t *testing.T) {
 	t.Parallel()
-	f := open(t, mini, beequeue.Config{})
+	f := queuetest.Open(t, queuetest.Mini, beequeue.Config{})
 	var log lockedBuffer
-	q, err := beequeue.New(f.client, f.Name(), beequeue.Config{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	q, err := beequeue.New(f.Client, f.Name(), beequeue.Config{Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	require.NoError(t, err)
-	t.Cleanup(func() { f.close(q) })
+	t.Cleanup(func() { f.CloseQueue(q) })
 	var calls atomic.Int32
 	q.OnError(func(error) { calls.Add(1); panic("even here") })
 	q.OnError(func(error) { calls.Add(1) })
-	f.plant("bad", "nonsense")
-	require.NoError(t, q.Drain(bounded(t), 1, succeed))
-	f.close(q) // OnError was called before it returns
+	f.Plant("bad", "nonsense")
+	require.NoError(t, q.Drain(queuetest.Bounded(t), 1, queuetest.Succeed))
+	f.CloseQueue(q) // OnError was called before it returns
 	require.EqualValues(t, 2, calls.Load())
 	require.Contains(t, log.lines()[0], "even here")
 }

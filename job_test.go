@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"math"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -12,17 +13,18 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gobeequeue/beequeue"
+	"github.com/gobeequeue/beequeue/internal/queuetest"
 )
 
 // What the setters set is in Redis after Save, in Bee-Queue's form, and comes
 // back with GetJob.
 func TestSettersAreStored(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, s *server) {
-		f := open(t, s, beequeue.Config{})
+	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
+		f := queuetest.Open(t, s, beequeue.Config{})
 		before := time.Now().Truncate(time.Millisecond)
 		due := time.Now().Add(time.Hour).Truncate(time.Millisecond).Add(time.Microsecond)
-		job := f.save(map[string]any{"to": "mh", "n": []int{1}}, func(j *beequeue.Job) {
+		job := f.Save(map[string]any{"to": "mh", "n": []int{1}}, func(j *beequeue.Job) {
 			j.SetID("all").Retries(3).Backoff(beequeue.Exponential, 1500*time.Microsecond).
 				Timeout(time.Second + 1).DelayUntil(due)
 		})
@@ -44,7 +46,7 @@ func TestSettersAreStored(t *testing.T) {
 			Status   string
 			Progress json.RawMessage
 		}
-		require.NoError(t, json.Unmarshal([]byte(f.record("all")), &record))
+		require.NoError(t, json.Unmarshal([]byte(f.Record("all")), &record))
 		require.JSONEq(t, `{"to":"mh","n":[1]}`, string(record.Data))
 		require.GreaterOrEqual(t, record.Options.Timestamp, before.UnixMilli())
 		require.LessOrEqual(t, record.Options.Timestamp, time.Now().UnixMilli())
@@ -58,7 +60,7 @@ func TestSettersAreStored(t *testing.T) {
 		require.Equal(t, "created", record.Status)
 		require.Equal(t, "0", string(record.Progress))
 
-		got := f.lookup("all")
+		got := f.Lookup("all")
 		require.Equal(t, job.ID, got.ID)
 		require.JSONEq(t, string(job.Data), string(got.Data))
 		require.Equal(t, beequeue.StatusCreated, got.Status)
@@ -73,16 +75,16 @@ func TestSettersAreStored(t *testing.T) {
 // A plain job has the fields that Node gives one, and no others.
 func TestPlainRecord(t *testing.T) {
 	t.Parallel()
-	f := open(t, mini, beequeue.Config{})
-	job := f.save(nil)
-	want := `{"data":{},"options":{"timestamp":` + itoa(int(job.Options.Created.UnixMilli())) + `,"stacktraces":[]},"status":"created","progress":0}`
-	require.Equal(t, want, f.record(job.ID))
+	f := queuetest.Open(t, queuetest.Mini, beequeue.Config{})
+	job := f.Save(nil)
+	want := `{"data":{},"options":{"timestamp":` + strconv.Itoa(int(job.Options.Created.UnixMilli())) + `,"stacktraces":[]},"status":"created","progress":0}`
+	require.Equal(t, want, f.Record(job.ID))
 }
 
 // The first error of a setter is kept until Save, and nothing is stored.
 func TestSetterErrors(t *testing.T) {
 	t.Parallel()
-	f := open(t, mini, beequeue.Config{})
+	f := queuetest.Open(t, queuetest.Mini, beequeue.Config{})
 	far := time.UnixMilli(1<<53 + 1)
 	for name, c := range map[string]struct {
 		set  func(*beequeue.Job) *beequeue.Job
@@ -99,38 +101,38 @@ func TestSetterErrors(t *testing.T) {
 		"delay too far":      {func(j *beequeue.Job) *beequeue.Job { return j.DelayUntil(far) }, "too far away", nil},
 		"the first counts":   {func(j *beequeue.Job) *beequeue.Job { return j.Retries(-7).Timeout(-1).Retries(1) }, "Retries: -7", nil},
 	} {
-		err := c.set(f.CreateJob(1)).Save(bounded(t))
+		err := c.set(f.CreateJob(1)).Save(queuetest.Bounded(t))
 		require.ErrorContains(t, err, c.want, name)
 		require.ErrorContains(t, err, `beequeue: save job "`, name)
 		if c.is != nil {
 			require.ErrorIs(t, err, c.is, name)
 		}
 	}
-	require.Zero(t, f.number("EXISTS", "jobs"))
-	require.Zero(t, f.number("EXISTS", "id"), "no id is used up")
+	require.Zero(t, f.Number("EXISTS", "jobs"))
+	require.Zero(t, f.Number("EXISTS", "id"), "no id is used up")
 }
 
 func TestDataThatCannotBeMarshalled(t *testing.T) {
 	t.Parallel()
-	f := open(t, mini, beequeue.Config{})
+	f := queuetest.Open(t, queuetest.Mini, beequeue.Config{})
 	for _, data := range []any{make(chan int), func() {}, math.Inf(1), brokenJSON{}} {
-		err := f.CreateJob(data).Save(bounded(t))
+		err := f.CreateJob(data).Save(queuetest.Bounded(t))
 		require.ErrorContains(t, err, "marshal data", "%T", data)
 	}
 	var unsupported *json.UnsupportedTypeError
-	require.ErrorAs(t, f.CreateJob(make(chan int)).Save(bounded(t)), &unsupported)
-	require.Zero(t, f.number("EXISTS", "jobs"))
+	require.ErrorAs(t, f.CreateJob(make(chan int)).Save(queuetest.Bounded(t)), &unsupported)
+	require.Zero(t, f.Number("EXISTS", "jobs"))
 }
 
 type brokenJSON struct{}
 
-func (brokenJSON) MarshalJSON() ([]byte, error) { return nil, errBroken }
+func (brokenJSON) MarshalJSON() ([]byte, error) { return nil, queuetest.ErrBroken }
 
 // Any JSON is data: what was saved is what the handler gets.
 func TestDataOfAllKinds(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, s *server) {
-		f := open(t, s, beequeue.Config{})
+	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
+		f := queuetest.Open(t, s, beequeue.Config{})
 		type person struct {
 			Name string `json:"name"`
 			Age  int    `json:"age,omitempty"`
@@ -154,19 +156,19 @@ func TestDataOfAllKinds(t *testing.T) {
 			"deep":          {json.RawMessage(strings.Repeat("[", 1000) + strings.Repeat("]", 1000)), strings.Repeat("[", 1000) + strings.Repeat("]", 1000)},
 			"a megabyte":    {strings.Repeat("x", 1<<20), `"` + strings.Repeat("x", 1<<20) + `"`},
 		} {
-			job := f.save(c.data)
+			job := f.Save(c.data)
 			got := make(chan string, 1)
-			drain(t, f.Queue, 1, func(_ context.Context, job *beequeue.Job) (any, error) {
+			queuetest.Drain(t, f.Queue, 1, func(_ context.Context, job *beequeue.Job) (any, error) {
 				got <- string(job.Data)
 				return job.Data, nil
 			})
 			same(t, c.want, <-got, name)
-			result, err := job.Wait(bounded(t))
+			result, err := job.Wait(queuetest.Bounded(t))
 			require.NoError(t, err, name)
 			if c.want != "null" {
 				same(t, c.want, string(result), name+", as result")
 			}
-			same(t, c.want, string(f.lookup(job.ID).Data), name+", stored")
+			same(t, c.want, string(f.Lookup(job.ID).Data), name+", stored")
 		}
 	})
 }
@@ -182,7 +184,7 @@ func same(t *testing.T, want, got, name string) {
 
 func TestDecode(t *testing.T) {
 	t.Parallel()
-	f := open(t, mini, beequeue.Config{})
+	f := queuetest.Open(t, queuetest.Mini, beequeue.Config{})
 	job := f.CreateJob(map[string]int{"n": 1})
 	var data struct{ N int }
 	require.NoError(t, job.Decode(&data))
@@ -197,35 +199,35 @@ func TestDecode(t *testing.T) {
 // Data and progress can be set without a setter. What is not JSON is not stored.
 func TestFieldsThatAreNotJSON(t *testing.T) {
 	t.Parallel()
-	f := open(t, mini, beequeue.Config{})
+	f := queuetest.Open(t, queuetest.Mini, beequeue.Config{})
 	job := f.CreateJob(1)
 	job.Data = json.RawMessage("{")
-	require.ErrorContains(t, job.Save(bounded(t)), "data is not JSON: {")
+	require.ErrorContains(t, job.Save(queuetest.Bounded(t)), "data is not JSON: {")
 	job = f.CreateJob(1)
 	job.Progress = json.RawMessage("nonsense")
-	require.ErrorContains(t, job.Save(bounded(t)), "progress is not JSON: nonsense")
+	require.ErrorContains(t, job.Save(queuetest.Bounded(t)), "progress is not JSON: nonsense")
 	job.Progress, job.Data = nil, json.RawMessage(` [ 1 ] `)
-	require.NoError(t, job.Save(bounded(t)))
-	require.JSONEq(t, "[1]", string(f.lookup(job.ID).Data))
+	require.NoError(t, job.Save(queuetest.Bounded(t)))
+	require.JSONEq(t, "[1]", string(f.Lookup(job.ID).Data))
 }
 
 // A time that is past is no delay, also if it passes between setter and Save.
 func TestDelayInThePast(t *testing.T) {
 	t.Parallel()
-	f := open(t, mini, beequeue.Config{})
+	f := queuetest.Open(t, queuetest.Mini, beequeue.Config{})
 	for name, at := range map[string]time.Time{
 		"zero":    {},
 		"past":    time.Now().Add(-time.Hour),
 		"ancient": time.Unix(-1, 0),
 		"now":     time.Now(),
 	} {
-		job := f.save(nil, func(j *beequeue.Job) { j.DelayUntil(time.Now().Add(time.Hour)).DelayUntil(at) })
-		f.requireState(job.ID, beequeue.StateWaiting)
-		require.NotContains(t, f.record(job.ID), `"delay"`, name)
+		job := f.Save(nil, func(j *beequeue.Job) { j.DelayUntil(time.Now().Add(time.Hour)).DelayUntil(at) })
+		f.RequireState(job.ID, beequeue.StateWaiting)
+		require.NotContains(t, f.Record(job.ID), `"delay"`, name)
 	}
 	soon := time.Now().Add(20 * time.Millisecond)
 	job := f.CreateJob(nil).DelayUntil(soon)
-	await(t, "the due time", func() bool { return time.Now().After(soon) })
-	require.NoError(t, job.Save(bounded(t)))
-	f.requireState(job.ID, beequeue.StateWaiting)
+	queuetest.Await(t, "the due time", func() bool { return time.Now().After(soon) })
+	require.NoError(t, job.Save(queuetest.Bounded(t)))
+	f.RequireState(job.ID, beequeue.StateWaiting)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -12,61 +13,62 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gobeequeue/beequeue"
+	"github.com/gobeequeue/beequeue/internal/queuetest"
 )
 
 func TestSave(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, s *server) {
-		f := open(t, s, beequeue.Config{})
+	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
+		f := queuetest.Open(t, s, beequeue.Config{})
 		for i := 1; i <= 3; i++ {
 			job := f.CreateJob(i)
 			require.Empty(t, job.ID, "an id comes with Save")
-			require.NoError(t, job.Save(bounded(t)))
-			require.Equal(t, itoa(i), job.ID)
+			require.NoError(t, job.Save(queuetest.Bounded(t)))
+			require.Equal(t, strconv.Itoa(i), job.ID)
 		}
-		require.Equal(t, []string{"3", "2", "1"}, f.waiting(), "the oldest is next, at the right end")
-		require.Equal(t, "3", f.cmdText("GET", "id"))
+		require.Equal(t, []string{"3", "2", "1"}, f.Waiting(), "the oldest is next, at the right end")
+		require.Equal(t, "3", f.Text("GET", "id"))
 		require.NoError(t, f.CreateJob(nil).Save(context.Background()), "without a deadline")
 	})
 }
 
 func TestSaveDuplicateID(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, s *server) {
-		f := open(t, s, beequeue.Config{})
+	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
+		f := queuetest.Open(t, s, beequeue.Config{})
 		unique := func(data any) *beequeue.Job { return f.CreateJob(data).SetID("a job") }
-		require.NoError(t, unique("first").Save(bounded(t)))
-		record := f.record("a job")
-		require.ErrorIs(t, unique("second").Save(bounded(t)), beequeue.ErrDuplicateID)
-		require.ErrorIs(t, unique("third").DelayUntil(time.Now().Add(time.Hour)).Save(bounded(t)), beequeue.ErrDuplicateID)
-		require.Equal(t, record, f.record("a job"), "the first is as it was")
-		require.Equal(t, map[string][]string{"a job": {"waiting"}}, f.places())
+		require.NoError(t, unique("first").Save(queuetest.Bounded(t)))
+		record := f.Record("a job")
+		require.ErrorIs(t, unique("second").Save(queuetest.Bounded(t)), beequeue.ErrDuplicateID)
+		require.ErrorIs(t, unique("third").DelayUntil(time.Now().Add(time.Hour)).Save(queuetest.Bounded(t)), beequeue.ErrDuplicateID)
+		require.Equal(t, record, f.Record("a job"), "the first is as it was")
+		require.Equal(t, map[string][]string{"a job": {"waiting"}}, f.Places())
 
 		// The id is taken for as long as the record is there, done or not.
-		drain(t, f.Queue, 1, succeed)
-		require.ErrorIs(t, unique("fourth").Save(bounded(t)), beequeue.ErrDuplicateID)
-		require.NoError(t, f.RemoveJob(bounded(t), "a job"))
-		require.NoError(t, unique("fifth").Save(bounded(t)))
-		require.Zero(t, f.number("EXISTS", "id"), "no automatic id was used up")
+		queuetest.Drain(t, f.Queue, 1, queuetest.Succeed)
+		require.ErrorIs(t, unique("fourth").Save(queuetest.Bounded(t)), beequeue.ErrDuplicateID)
+		require.NoError(t, f.RemoveJob(queuetest.Bounded(t), "a job"))
+		require.NoError(t, unique("fifth").Save(queuetest.Bounded(t)))
+		require.Zero(t, f.Number("EXISTS", "id"), "no automatic id was used up")
 
 		// A job that is saved already is a duplicate of itself.
-		job := f.save("automatic")
-		require.ErrorIs(t, job.Save(bounded(t)), beequeue.ErrDuplicateID)
+		job := f.Save("automatic")
+		require.ErrorIs(t, job.Save(queuetest.Bounded(t)), beequeue.ErrDuplicateID)
 	})
 }
 
 // An id may be any text.
 func TestSaveOddIDs(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, s *server) {
-		f := open(t, s, beequeue.Config{})
+	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
+		f := queuetest.Open(t, s, beequeue.Config{})
 		ids := []string{" ", "a b", "+", "-", "7:9", "é𝄞\n\x00", `"\`, "%s%d", "<&>", "{x}", "__proto__", fmt.Sprintf("%01000d", 0)}
 		for _, id := range ids {
-			f.save(id, func(j *beequeue.Job) { j.SetID(id) })
+			f.Save(id, func(j *beequeue.Job) { j.SetID(id) })
 		}
 		var mu sync.Mutex
 		var ran []string
-		drain(t, f.Queue, 3, func(_ context.Context, job *beequeue.Job) (any, error) {
+		queuetest.Drain(t, f.Queue, 3, func(_ context.Context, job *beequeue.Job) (any, error) {
 			mu.Lock()
 			defer mu.Unlock()
 			ran = append(ran, job.ID)
@@ -74,9 +76,9 @@ func TestSaveOddIDs(t *testing.T) {
 		})
 		require.ElementsMatch(t, ids, ran)
 		for _, id := range ids {
-			job := f.lookup(id)
+			job := f.Lookup(id)
 			require.Equal(t, id, job.ID)
-			got, err := beequeue.WaitFor[string](bounded(t), job)
+			got, err := beequeue.WaitFor[string](queuetest.Bounded(t), job)
 			require.NoError(t, err)
 			require.Equal(t, id, got)
 		}
@@ -87,36 +89,36 @@ func TestSaveOddIDs(t *testing.T) {
 // saves and inside a batch.
 func TestAutomaticIDsSkipTakenOnes(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, s *server) {
-		f := open(t, s, beequeue.Config{})
+	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
+		f := queuetest.Open(t, s, beequeue.Config{})
 		for _, id := range []string{"1", "2", "4"} {
-			f.save("own", func(j *beequeue.Job) { j.SetID(id) })
+			f.Save("own", func(j *beequeue.Job) { j.SetID(id) })
 		}
-		require.Equal(t, "3", f.save("automatic").ID)
-		require.Equal(t, "5", f.save("automatic").ID)
+		require.Equal(t, "3", f.Save("automatic").ID)
+		require.Equal(t, "5", f.Save("automatic").ID)
 
 		batch := []*beequeue.Job{f.CreateJob(0), f.CreateJob(1), f.CreateJob(2).SetID("7"), f.CreateJob(3)}
-		require.NoError(t, f.SaveAll(bounded(t), batch))
+		require.NoError(t, f.SaveAll(queuetest.Bounded(t), batch))
 		seen := make(map[string]bool)
 		for _, job := range batch {
 			require.False(t, seen[job.ID], "id %q was given twice", job.ID)
 			seen[job.ID] = true
-			require.Equal(t, string(job.Data), string(f.lookup(job.ID).Data))
+			require.Equal(t, string(job.Data), string(f.Lookup(job.ID).Data))
 		}
 		require.Equal(t, "7", batch[2].ID)
-		require.EqualValues(t, 9, f.number("HLEN", "jobs"))
+		require.EqualValues(t, 9, f.Number("HLEN", "jobs"))
 	})
 }
 
 // Saves from many goroutines at once are gathered; each caller gets its own id.
 func TestSaveFromManyGoroutines(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, s *server) {
-		f := open(t, s, beequeue.Config{})
+	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
+		f := queuetest.Open(t, s, beequeue.Config{})
 		const goroutines, each = 8, 25
 		jobs := make(chan *beequeue.Job, goroutines*each)
 		errs := make(chan error, goroutines)
-		ctx := bounded(t)
+		ctx := queuetest.Bounded(t)
 		for g := range goroutines {
 			go func() {
 				for i := range each {
@@ -131,69 +133,69 @@ func TestSaveFromManyGoroutines(t *testing.T) {
 			}()
 		}
 		for range goroutines {
-			require.NoError(t, receive(t, errs, "the savers"))
+			require.NoError(t, queuetest.Receive(t, errs, "the savers"))
 		}
 		ids := make(map[string]bool)
 		for range goroutines * each {
 			job := <-jobs
 			ids[job.ID] = true
-			require.Equal(t, string(job.Data), string(f.lookup(job.ID).Data))
+			require.Equal(t, string(job.Data), string(f.Lookup(job.ID).Data))
 		}
 		require.Len(t, ids, goroutines*each)
-		require.EqualValues(t, goroutines*each, f.number("LLEN", "waiting"))
+		require.EqualValues(t, goroutines*each, f.Number("LLEN", "waiting"))
 	})
 }
 
 func TestSaveAllOrder(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, s *server) {
-		f := open(t, s, beequeue.Config{})
-		require.NoError(t, f.SaveAll(bounded(t), nil))
-		require.NoError(t, f.SaveAll(bounded(t), []*beequeue.Job{}))
-		require.Empty(t, f.places())
+	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
+		f := queuetest.Open(t, s, beequeue.Config{})
+		require.NoError(t, f.SaveAll(queuetest.Bounded(t), nil))
+		require.NoError(t, f.SaveAll(queuetest.Bounded(t), []*beequeue.Job{}))
+		require.Empty(t, f.Places())
 
 		// More than one call takes, and more than Lua's unpack does.
 		jobs := make([]*beequeue.Job, 1200)
 		want := make([]string, len(jobs))
 		for i := range jobs {
 			jobs[i] = f.CreateJob(i)
-			want[i] = itoa(i + 1)
+			want[i] = strconv.Itoa(i + 1)
 		}
-		require.NoError(t, f.SaveAll(bounded(t), jobs))
+		require.NoError(t, f.SaveAll(queuetest.Bounded(t), jobs))
 		got := make([]string, len(jobs))
 		for i, job := range jobs {
 			got[i] = job.ID
 		}
 		require.True(t, slices.Equal(want, got), "ids are given in the order of the jobs")
-		waiting := f.waiting()
+		waiting := f.Waiting()
 		slices.Reverse(waiting)
 		require.True(t, slices.Equal(want, waiting), "jobs wait in the order given")
-		require.Equal(t, "1199", string(f.lookup("1200").Data))
+		require.Equal(t, "1199", string(f.Lookup("1200").Data))
 	})
 }
 
 // Large records go in several calls, in order as well.
 func TestSaveAllLarge(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, s *server) {
-		f := open(t, s, beequeue.Config{})
+	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
+		f := queuetest.Open(t, s, beequeue.Config{})
 		large := make([]byte, 300<<10) // 400 KiB as JSON
 		var jobs []*beequeue.Job
 		for range 10 {
 			jobs = append(jobs, f.CreateJob(large))
 		}
-		require.NoError(t, f.SaveAll(bounded(t), jobs))
-		require.Equal(t, []string{"10", "9", "8", "7", "6", "5", "4", "3", "2", "1"}, f.waiting())
+		require.NoError(t, f.SaveAll(queuetest.Bounded(t), jobs))
+		require.Equal(t, []string{"10", "9", "8", "7", "6", "5", "4", "3", "2", "1"}, f.Waiting())
 	})
 }
 
 // Jobs that cannot be saved do not keep the others from it.
 func TestSaveAllSomeBad(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, s *server) {
-		f := open(t, s, beequeue.Config{})
-		other := open(t, s, beequeue.Config{})
-		f.save("there before", func(j *beequeue.Job) { j.SetID("taken") })
+	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
+		f := queuetest.Open(t, s, beequeue.Config{})
+		other := queuetest.Open(t, s, beequeue.Config{})
+		f.Save("there before", func(j *beequeue.Job) { j.SetID("taken") })
 
 		good := []*beequeue.Job{
 			f.CreateJob("plain"),
@@ -208,7 +210,7 @@ func TestSaveAllSomeBad(t *testing.T) {
 		foreign := other.CreateJob("foreign")
 		batch := []*beequeue.Job{good[0], taken, good[1], negative, twin, nil, good[2], unmarshallable, foreign, good[3]}
 
-		err := f.SaveAll(bounded(t), batch)
+		err := f.SaveAll(queuetest.Bounded(t), batch)
 		var all *beequeue.SaveAllError
 		require.ErrorAs(t, err, &all)
 		require.ErrorContains(t, err, "beequeue: save 10 jobs")
@@ -225,35 +227,35 @@ func TestSaveAllSomeBad(t *testing.T) {
 		require.Equal(t, map[string][]string{
 			"taken": {"waiting"}, "mine": {"waiting"}, "later": {"delayed"},
 			good[0].ID: {"waiting"}, good[3].ID: {"waiting"},
-		}, f.places())
-		require.Equal(t, []string{good[3].ID, "mine", good[0].ID, "taken"}, f.waiting())
-		require.Equal(t, `"own id"`, string(f.lookup("mine").Data))
-		require.Equal(t, `"there before"`, string(f.lookup("taken").Data))
-		require.Empty(t, other.places())
+		}, f.Places())
+		require.Equal(t, []string{good[3].ID, "mine", good[0].ID, "taken"}, f.Waiting())
+		require.Equal(t, `"own id"`, string(f.Lookup("mine").Data))
+		require.Equal(t, `"there before"`, string(f.Lookup("taken").Data))
+		require.Empty(t, other.Places())
 	})
 }
 
 // One *Job is one job, also if it is given twice.
 func TestSaveAllSameJobTwice(t *testing.T) {
 	t.Parallel()
-	f := open(t, mini, beequeue.Config{})
+	f := queuetest.Open(t, queuetest.Mini, beequeue.Config{})
 	job := f.CreateJob(1)
-	_ = f.SaveAll(bounded(t), []*beequeue.Job{job, job}) // an error or not
-	require.Equal(t, map[string][]string{job.ID: {"waiting"}}, f.places())
+	_ = f.SaveAll(queuetest.Bounded(t), []*beequeue.Job{job, job}) // an error or not
+	require.Equal(t, map[string][]string{job.ID: {"waiting"}}, f.Places())
 }
 
 func TestSaveDelayed(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, s *server) {
-		f := open(t, s, beequeue.Config{})
+	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
+		f := queuetest.Open(t, s, beequeue.Config{})
 		first := time.Now().Add(time.Hour)
 		var batch []*beequeue.Job
 		for i, id := range []string{"c", "a", "b"} {
 			batch = append(batch, f.CreateJob(i).SetID(id).DelayUntil(first.Add(time.Duration(id[0])*time.Minute)))
 		}
-		require.NoError(t, f.SaveAll(bounded(t), batch))
-		require.Equal(t, []string{"a", "b", "c"}, f.list("ZRANGE", "delayed", "0", "-1"))
-		score, err := f.cmd("ZSCORE", "delayed", "a").AsFloat64()
+		require.NoError(t, f.SaveAll(queuetest.Bounded(t), batch))
+		require.Equal(t, []string{"a", "b", "c"}, f.List("ZRANGE", "delayed", "0", "-1"))
+		score, err := f.Cmd("ZSCORE", "delayed", "a").AsFloat64()
 		require.NoError(t, err)
 		due := first.Add('a' * time.Minute)
 		require.InDelta(t, float64(due.UnixNano())/1e6, score, 1)
@@ -265,32 +267,32 @@ func TestSaveDelayed(t *testing.T) {
 // know; the same job can be saved again.
 func TestSaveWithEndedContext(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, s *server) {
-		f := open(t, s, beequeue.Config{})
+	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
+		f := queuetest.Open(t, s, beequeue.Config{})
 		ended, cancel := context.WithCancel(context.Background())
 		cancel()
 		job := f.CreateJob(1)
 		if err := job.Save(ended); err != nil {
 			require.ErrorIs(t, err, context.Canceled)
-			require.NoError(t, job.Save(bounded(t)))
+			require.NoError(t, job.Save(queuetest.Bounded(t)))
 		}
-		require.Equal(t, map[string][]string{job.ID: {"waiting"}}, f.places())
+		require.Equal(t, map[string][]string{job.ID: {"waiting"}}, f.Places())
 	})
 }
 
 func TestSaveNil(t *testing.T) {
 	t.Parallel()
 	var job *beequeue.Job
-	require.ErrorContains(t, job.Save(bounded(t)), "job was not made by CreateJob")
-	require.ErrorContains(t, new(beequeue.Job).Save(bounded(t)), "job was not made by CreateJob")
+	require.ErrorContains(t, job.Save(queuetest.Bounded(t)), "job was not made by CreateJob")
+	require.ErrorContains(t, new(beequeue.Job).Save(queuetest.Bounded(t)), "job was not made by CreateJob")
 }
 
 // A SaveAll that is cut short tells which jobs are not known to be saved; saved
 // again, each job is there once.
 func TestSaveAllCutShort(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, s *server) {
-		f := open(t, s, beequeue.Config{})
+	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
+		f := queuetest.Open(t, s, beequeue.Config{})
 		const n = 3000
 		all := make([]*beequeue.Job, n)
 		for i := range all {
@@ -298,7 +300,7 @@ func TestSaveAllCutShort(t *testing.T) {
 		}
 		rest, tries := all, 0
 		for ; len(rest) > 0; tries++ {
-			ctx, cancel := context.WithTimeout(bounded(t), time.Duration(tries*tries)*5*time.Millisecond)
+			ctx, cancel := context.WithTimeout(queuetest.Bounded(t), time.Duration(tries*tries)*5*time.Millisecond)
 			err := f.SaveAll(ctx, rest)
 			cancel()
 			rest = nil
@@ -311,12 +313,12 @@ func TestSaveAllCutShort(t *testing.T) {
 			}
 		}
 		require.Greater(t, tries, 1)
-		require.EqualValues(t, n, f.number("LLEN", "waiting"))
+		require.EqualValues(t, n, f.Number("LLEN", "waiting"))
 		ids := make(map[string]bool)
 		for i, job := range all {
 			ids[job.ID] = true
 			if i%100 == 0 {
-				require.Equal(t, itoa(i), string(f.lookup(job.ID).Data))
+				require.Equal(t, strconv.Itoa(i), string(f.Lookup(job.ID).Data))
 			}
 		}
 		require.Len(t, ids, n)

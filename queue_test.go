@@ -12,11 +12,12 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gobeequeue/beequeue"
+	"github.com/gobeequeue/beequeue/internal/queuetest"
 )
 
 func TestNewRefuses(t *testing.T) {
 	t.Parallel()
-	client := mini.dial(t, "refuses")
+	client := queuetest.Mini.Dial(t, "refuses")
 	t.Cleanup(client.Close)
 	never := func(*beequeue.Job) time.Duration { return 0 }
 	for name, c := range map[string]struct {
@@ -48,34 +49,34 @@ func TestNewRefuses(t *testing.T) {
 func TestConfigIsCopied(t *testing.T) {
 	t.Parallel()
 	mine := map[beequeue.Strategy]beequeue.BackoffFunc{"mine": func(*beequeue.Job) time.Duration { return 0 }}
-	f := open(t, mini, beequeue.Config{Backoffs: mine})
+	f := queuetest.Open(t, queuetest.Mini, beequeue.Config{Backoffs: mine})
 	delete(mine, "mine")
-	f.save(nil, func(j *beequeue.Job) { j.Backoff("mine", time.Second) })
+	f.Save(nil, func(j *beequeue.Job) { j.Backoff("mine", time.Second) })
 }
 
 func TestReady(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, s *server) {
-		f := open(t, s, beequeue.Config{})
+	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
+		f := queuetest.Open(t, s, beequeue.Config{})
 		var readies atomic.Int32
 		f.OnReady(func() { readies.Add(1) })
 		require.Zero(t, readies.Load(), "New must not talk to Redis")
-		require.NoError(t, f.Ready(bounded(t)))
+		require.NoError(t, f.Ready(queuetest.Bounded(t)))
 		require.EqualValues(t, 1, readies.Load())
-		require.NoError(t, f.Ready(bounded(t)))
-		drain(t, f.Queue, 1, succeed)
+		require.NoError(t, f.Ready(queuetest.Bounded(t)))
+		queuetest.Drain(t, f.Queue, 1, queuetest.Succeed)
 		require.EqualValues(t, 1, readies.Load(), "OnReady is called once")
 
-		other := f.peer(beequeue.Config{})
+		other := f.Peer(beequeue.Config{})
 		other.OnReady(func() { readies.Add(1) })
-		drain(t, other, 1, succeed)
+		queuetest.Drain(t, other, 1, queuetest.Succeed)
 		require.EqualValues(t, 2, readies.Load(), "Process makes a queue ready too")
 	})
 }
 
 func TestReadyFromManyGoroutines(t *testing.T) {
 	t.Parallel()
-	f := open(t, mini, beequeue.Config{})
+	f := queuetest.Open(t, queuetest.Mini, beequeue.Config{})
 	var readies atomic.Int32
 	f.OnReady(func() { readies.Add(1) })
 	errs := make(chan error, 8)
@@ -83,97 +84,97 @@ func TestReadyFromManyGoroutines(t *testing.T) {
 		go func() { errs <- f.Ready(context.Background()) }()
 	}
 	for range cap(errs) {
-		require.NoError(t, receive(t, errs, "Ready"))
+		require.NoError(t, queuetest.Receive(t, errs, "Ready"))
 	}
 	require.EqualValues(t, 1, readies.Load())
 }
 
 func TestIsRunning(t *testing.T) {
 	t.Parallel()
-	f := open(t, mini, beequeue.Config{})
+	f := queuetest.Open(t, queuetest.Mini, beequeue.Config{})
 	require.True(t, f.IsRunning())
-	require.NoError(t, f.Close(bounded(t)))
+	require.NoError(t, f.Close(queuetest.Bounded(t)))
 	require.False(t, f.IsRunning())
 }
 
 func TestCounts(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, s *server) {
-		f := open(t, s, beequeue.Config{})
-		counts, err := f.Counts(bounded(t))
+	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
+		f := queuetest.Open(t, s, beequeue.Config{})
+		counts, err := f.Counts(queuetest.Bounded(t))
 		require.NoError(t, err)
 		require.Equal(t, beequeue.Counts{}, counts, "of a queue that has nothing")
 
 		for i := range 3 {
-			f.save(i)
+			f.Save(i)
 		}
-		drain(t, f.Queue, 1, func(_ context.Context, job *beequeue.Job) (any, error) {
+		queuetest.Drain(t, f.Queue, 1, func(_ context.Context, job *beequeue.Job) (any, error) {
 			if string(job.Data) == "0" {
 				return nil, io.ErrUnexpectedEOF
 			}
 			return nil, nil
 		})
-		f.save("delayed", func(j *beequeue.Job) { j.DelayUntil(time.Now().Add(time.Hour)) })
-		f.save("own id", func(j *beequeue.Job) { j.SetID("mine") })
+		f.Save("delayed", func(j *beequeue.Job) { j.DelayUntil(time.Now().Add(time.Hour)) })
+		f.Save("own id", func(j *beequeue.Job) { j.SetID("mine") })
 		running := make(chan struct{})
 		release := make(chan struct{})
-		r := process(t, f.Queue, 1, func(context.Context, *beequeue.Job) (any, error) {
+		r := queuetest.Process(t, f.Queue, 1, func(context.Context, *beequeue.Job) (any, error) {
 			close(running)
 			<-release
 			return nil, nil
 		})
-		receive(t, running, "the handler")
+		queuetest.Receive(t, running, "the handler")
 		for range 4 {
-			f.save("waits")
+			f.Save("waits")
 		}
-		counts, err = f.Counts(bounded(t))
+		counts, err = f.Counts(queuetest.Bounded(t))
 		require.NoError(t, err)
 		assert.Equal(t, beequeue.Counts{Waiting: 4, Active: 1, Delayed: 1, Succeeded: 2, Failed: 1, NewestJob: 8}, counts)
-		r.cancel()
+		r.Cancel()
 		close(release)
-		require.NoError(t, r.wait())
+		require.NoError(t, r.Wait())
 	})
 }
 
 func TestDestroy(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, s *server) {
-		f := open(t, s, beequeue.Config{})
-		n, err := f.Destroy(bounded(t))
+	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
+		f := queuetest.Open(t, s, beequeue.Config{})
+		n, err := f.Destroy(queuetest.Bounded(t))
 		require.NoError(t, err)
 		require.Zero(t, n, "nothing was there")
 
-		f.save(1)
-		f.save(2, func(j *beequeue.Job) { j.DelayUntil(time.Now().Add(time.Hour)) })
-		drain(t, f.Queue, 1, succeed)
-		f.plant("bad", "no record")
-		drain(t, f.Queue, 1, succeed)
-		f.expectError(as[*beequeue.RecordError])
-		f.save(3)
-		_, err = f.CheckStalled(bounded(t))
+		f.Save(1)
+		f.Save(2, func(j *beequeue.Job) { j.DelayUntil(time.Now().Add(time.Hour)) })
+		queuetest.Drain(t, f.Queue, 1, queuetest.Succeed)
+		f.Plant("bad", "no record")
+		queuetest.Drain(t, f.Queue, 1, queuetest.Succeed)
+		f.ExpectError(queuetest.As[*beequeue.RecordError])
+		f.Save(3)
+		_, err = f.CheckStalled(queuetest.Bounded(t))
 		require.NoError(t, err)
 
-		n, err = f.Destroy(bounded(t))
+		n, err = f.Destroy(queuetest.Bounded(t))
 		require.NoError(t, err)
 		require.Positive(t, n)
 		for _, key := range []string{
 			"id", "jobs", "waiting", "active", "succeeded", "failed", "delayed", "stalling", "stallBlock",
 			"workers", "owners", "stalls", "calls", "reasons",
 		} {
-			require.Zero(t, f.number("EXISTS", key), "%s is left", key)
+			require.Zero(t, f.Number("EXISTS", key), "%s is left", key)
 		}
-		require.Equal(t, "1", f.save("again").ID, "ids begin anew")
+		require.Equal(t, "1", f.Save("again").ID, "ids begin anew")
 	})
 }
 
 // A job that runs while the queue is destroyed leaves nothing behind.
 func TestDestroyUnderARunningJob(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, s *server) {
-		f := open(t, s, beequeue.Config{StallInterval: time.Second})
-		f.save(1)
+	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
+		f := queuetest.Open(t, s, beequeue.Config{StallInterval: time.Second})
+		f.Save(1)
 		causes := make(chan error, 1)
-		r := process(t, f.Queue, 1, func(ctx context.Context, _ *beequeue.Job) (any, error) {
+		r := queuetest.Process(t, f.Queue, 1, func(ctx context.Context, _ *beequeue.Job) (any, error) {
 			_, err := f.Destroy(context.WithoutCancel(ctx))
 			if err != nil {
 				return nil, err
@@ -182,11 +183,11 @@ func TestDestroyUnderARunningJob(t *testing.T) {
 			causes <- context.Cause(ctx)
 			return nil, nil
 		})
-		require.ErrorIs(t, receive(t, causes, "the end of the handler's context"), beequeue.ErrOwnershipLost)
-		f.expectError(is(beequeue.ErrOwnershipLost))
-		require.NoError(t, r.stop())
+		require.ErrorIs(t, queuetest.Receive(t, causes, "the end of the handler's context"), beequeue.ErrOwnershipLost)
+		f.ExpectError(queuetest.Is(beequeue.ErrOwnershipLost))
+		require.NoError(t, r.Stop())
 		for _, key := range []string{"jobs", "waiting", "active", "succeeded", "failed", "delayed", "owners"} {
-			require.Zero(t, f.number("EXISTS", key), "%s is back", key)
+			require.Zero(t, f.Number("EXISTS", key), "%s is back", key)
 		}
 	})
 }
@@ -194,18 +195,18 @@ func TestDestroyUnderARunningJob(t *testing.T) {
 // After Close, calls that change anything say so.
 func TestClosed(t *testing.T) {
 	t.Parallel()
-	f := open(t, mini, beequeue.Config{Logger: slog.New(slog.DiscardHandler)})
-	job := f.save(1)
+	f := queuetest.Open(t, queuetest.Mini, beequeue.Config{Logger: slog.New(slog.DiscardHandler)})
+	job := f.Save(1)
 	unsaved := f.CreateJob(2)
-	require.NoError(t, f.Close(bounded(t)))
+	require.NoError(t, f.Close(queuetest.Bounded(t)))
 
-	ctx := bounded(t)
+	ctx := queuetest.Bounded(t)
 	for name, call := range map[string]func() error{
 		"Ready":        func() error { return f.Ready(ctx) },
 		"Save":         func() error { return unsaved.Save(ctx) },
 		"SaveAll":      func() error { return f.SaveAll(ctx, []*beequeue.Job{f.CreateJob(3)}) },
-		"Process":      func() error { return f.Process(ctx, 1, succeed) },
-		"Drain":        func() error { return f.Drain(ctx, 1, succeed) },
+		"Process":      func() error { return f.Process(ctx, 1, queuetest.Succeed) },
+		"Drain":        func() error { return f.Drain(ctx, 1, queuetest.Succeed) },
 		"Destroy":      func() error { _, err := f.Destroy(ctx); return err },
 		"CheckStalled": func() error { _, err := f.CheckStalled(ctx); return err },
 		"RemoveJob":    func() error { return f.RemoveJob(ctx, job.ID) },
@@ -216,6 +217,6 @@ func TestClosed(t *testing.T) {
 	} {
 		require.ErrorIs(t, call(), beequeue.ErrClosed, name)
 	}
-	f.requireState(job.ID, beequeue.StateWaiting)
-	require.Len(t, f.places(), 1, "a refused Save stores nothing")
+	f.RequireState(job.ID, beequeue.StateWaiting)
+	require.Len(t, f.Places(), 1, "a refused Save stores nothing")
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -12,15 +11,16 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gobeequeue/beequeue"
+	"github.com/gobeequeue/beequeue/internal/queuetest"
 )
 
 // It makes no difference whether Wait begins before or after the job's end.
 func TestWaitBeforeAndAfter(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, s *server) {
-		f := open(t, s, beequeue.Config{})
-		good := f.save("good")
-		bad := f.save("bad", func(j *beequeue.Job) { j.Retries(1) })
+	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
+		f := queuetest.Open(t, s, beequeue.Config{})
+		good := f.Save("good")
+		bad := f.Save("bad", func(j *beequeue.Job) { j.Retries(1) })
 		type end struct {
 			result json.RawMessage
 			err    error
@@ -32,10 +32,10 @@ func TestWaitBeforeAndAfter(t *testing.T) {
 				c <- end{result, err}
 			}()
 		}
-		f.subscribed(1)
-		drain(t, f.Queue, 1, func(_ context.Context, job *beequeue.Job) (any, error) {
+		f.Subscribed(1)
+		queuetest.Drain(t, f.Queue, 1, func(_ context.Context, job *beequeue.Job) (any, error) {
 			if string(job.Data) == `"bad"` {
-				return nil, errBroken
+				return nil, queuetest.ErrBroken
 			}
 			return 42, nil
 		})
@@ -48,21 +48,21 @@ func TestWaitBeforeAndAfter(t *testing.T) {
 			require.Equal(t, "broken", failed.Message)
 			require.ErrorContains(t, badErr, `beequeue: wait for job "`+bad.ID+`" in queue "`+f.Name()+`": job "`+bad.ID+`" failed: broken`)
 		}
-		early := receive(t, ends[good], "Wait")
-		check(early.result, early.err, receive(t, ends[bad], "Wait").err)
+		early := queuetest.Receive(t, ends[good], "Wait")
+		check(early.result, early.err, queuetest.Receive(t, ends[bad], "Wait").err)
 
-		late, goodErr := good.Wait(bounded(t))
-		_, badErr := bad.Wait(bounded(t))
+		late, goodErr := good.Wait(queuetest.Bounded(t))
+		_, badErr := bad.Wait(queuetest.Bounded(t))
 		check(late, goodErr, badErr)
 
 		// From another process, which never heard anything, and by a job looked up.
-		other := f.peer(beequeue.Config{})
-		job, err := other.GetJob(bounded(t), good.ID)
+		other := f.Peer(beequeue.Config{})
+		job, err := other.GetJob(queuetest.Bounded(t), good.ID)
 		require.NoError(t, err)
-		late, goodErr = job.Wait(bounded(t))
-		job, err = other.GetJob(bounded(t), bad.ID)
+		late, goodErr = job.Wait(queuetest.Bounded(t))
+		job, err = other.GetJob(queuetest.Bounded(t), bad.ID)
 		require.NoError(t, err)
-		_, badErr = job.Wait(bounded(t))
+		_, badErr = job.Wait(queuetest.Bounded(t))
 		check(late, goodErr, badErr)
 	})
 }
@@ -71,11 +71,11 @@ func TestWaitBeforeAndAfter(t *testing.T) {
 // before, or if the queue was listening when the job was saved.
 func TestWaitWithRemoval(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, s *server) {
-		f := open(t, s, beequeue.Config{RemoveOnSuccess: true, RemoveOnFailure: true})
+	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
+		f := queuetest.Open(t, s, beequeue.Config{RemoveOnSuccess: true, RemoveOnFailure: true})
 		listening := false
-		for name, handler := range map[string]beequeue.Handler{"good": succeed, "bad": fail} {
-			job := f.save(name)
+		for name, handler := range map[string]beequeue.Handler{"good": queuetest.Succeed, "bad": queuetest.Fail} {
+			job := f.Save(name)
 			check := func(err error) {
 				t.Helper()
 				if name == "good" {
@@ -89,10 +89,10 @@ func TestWaitWithRemoval(t *testing.T) {
 				_, err := job.Wait(context.Background())
 				errs <- err
 			}()
-			f.subscribed(1)
-			drain(t, f.Queue, 1, handler)
-			check(receive(t, errs, "Wait"))
-			_, err := job.Wait(bounded(t))
+			f.Subscribed(1)
+			queuetest.Drain(t, f.Queue, 1, handler)
+			check(queuetest.Receive(t, errs, "Wait"))
+			_, err := job.Wait(queuetest.Bounded(t))
 			if listening {
 				check(err)
 			} else {
@@ -103,86 +103,33 @@ func TestWaitWithRemoval(t *testing.T) {
 	})
 }
 
-// A Wait for a job that was saved while the queue listened does not ask Redis: it has
-// heard all that was said of the job. A large result and an id that was in use before
-// are right as well, though it may have to ask for them.
-func TestWaitAsksNobody(t *testing.T) {
-	t.Parallel()
-	s := faultRedis(t)
-	client := faultClient(t, s.URL())
-	q := faultOpen(t, client, faultName(), beequeue.Config{})
-	view := &faultView{t, client, q.KeyPrefix()}
-	stop := q.process(5, func(_ context.Context, job *beequeue.Job) (any, error) { return job.Data, nil })
-	q.OnJobProgress(func(string, json.RawMessage) {})                 // has the queue listen
-	asked := func() int { return faultCalls(t, client, "sismember") } // of lookup.lua alone
-	request := func(job *beequeue.Job, early bool) (asks int, took time.Duration) {
-		t.Helper()
-		require.NoError(t, job.Save(faultContext(t)))
-		if !early {
-			faultAwait(t, "the job to end", func() bool { return view.number("LLEN", "active")+view.number("LLEN", "waiting") == 0 })
-		}
-		before, began := asked(), time.Now()
-		result, err := job.Wait(faultContext(t))
-		took = time.Since(began)
-		require.NoError(t, err)
-		require.JSONEq(t, string(job.Data), string(result))
-		return asked() - before, took
-	}
-	faultAwait(t, "the subscription", func() bool {
-		asks, _ := request(q.CreateJob(nil), true)
-		return asks == 0
-	})
-	quick := 0
-	for i := range 20 {
-		asks, took := request(q.CreateJob(i), i%2 == 0)
-		if took < watchPatience { // a Wait that hears nothing for longer asks, and may
-			quick++
-			require.Zero(t, asks)
-		}
-	}
-	require.Positive(t, quick)
-	request(q.CreateJob(strings.Repeat("x", 10_000)), false)
-	mine := q.CreateJob("mine").SetID("mine")
-	request(mine, false)
-	require.NoError(t, mine.Remove(faultContext(t)))
-	request(q.CreateJob("again").SetID("mine"), false)
-
-	removed := q.save(nil)
-	_, err := removed.Wait(faultContext(t))
-	require.NoError(t, err)
-	require.NoError(t, removed.Remove(faultContext(t)))
-	_, err = removed.Wait(faultContext(t))
-	require.ErrorIs(t, err, beequeue.ErrNotFound)
-	require.NoError(t, stop())
-}
-
 // An event of a failure may arrive when the job was retried by hand already: in a
 // cluster, or when callbacks are slow. It is not the end of the job.
 func TestWaitIgnoresLateFailure(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, s *server) {
-		f := open(t, s, beequeue.Config{})
-		job := f.save(1)
-		drain(t, f.Queue, 1, fail)
-		require.NoError(t, job.Retry(bounded(t)))
+	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
+		f := queuetest.Open(t, s, beequeue.Config{})
+		job := f.Save(1)
+		queuetest.Drain(t, f.Queue, 1, queuetest.Fail)
+		require.NoError(t, job.Retry(queuetest.Bounded(t)))
 		errs := make(chan error, 1)
 		go func() {
 			_, err := job.Wait(context.Background())
 			errs <- err
 		}()
-		f.subscribed(1)
-		f.must("PUBLISH", "events", `{"id":"1","event":"failed","data":"broken"}`)
-		drain(t, f.Queue, 1, succeed)
-		require.NoError(t, receive(t, errs, "Wait"))
+		f.Subscribed(1)
+		f.Must("PUBLISH", "events", `{"id":"1","event":"failed","data":"broken"}`)
+		queuetest.Drain(t, f.Queue, 1, queuetest.Succeed)
+		require.NoError(t, queuetest.Receive(t, errs, "Wait"))
 	})
 }
 
 func TestWaitRefuses(t *testing.T) {
 	t.Parallel()
-	f := open(t, mini, beequeue.Config{})
-	_, err := f.CreateJob(1).Wait(bounded(t))
+	f := queuetest.Open(t, queuetest.Mini, beequeue.Config{})
+	_, err := f.CreateJob(1).Wait(queuetest.Bounded(t))
 	require.ErrorContains(t, err, "job is not saved")
-	_, err = f.CreateJob(1).SetID("unknown").Wait(bounded(t))
+	_, err = f.CreateJob(1).SetID("unknown").Wait(queuetest.Bounded(t))
 	require.ErrorIs(t, err, beequeue.ErrNotFound)
 	require.ErrorContains(t, err, `wait for job "unknown"`)
 }
@@ -190,23 +137,23 @@ func TestWaitRefuses(t *testing.T) {
 // A job that is removed while somebody waits for it comes to an end, too.
 func TestWaitForRemovedJob(t *testing.T) {
 	t.Parallel()
-	f := open(t, mini, beequeue.Config{})
-	job := f.save(1)
+	f := queuetest.Open(t, queuetest.Mini, beequeue.Config{})
+	job := f.Save(1)
 	errs := make(chan error, 1)
 	go func() {
 		_, err := job.Wait(context.Background())
 		errs <- err
 	}()
-	f.subscribed(1)
-	require.NoError(t, job.Remove(bounded(t)))
-	require.ErrorIs(t, receive(t, errs, "Wait, which looks every 5 s"), beequeue.ErrNotFound)
+	f.Subscribed(1)
+	require.NoError(t, job.Remove(queuetest.Bounded(t)))
+	require.ErrorIs(t, queuetest.Receive(t, errs, "Wait, which looks every 5 s"), beequeue.ErrNotFound)
 }
 
 func TestWaitContext(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, s *server) {
-		f := open(t, s, beequeue.Config{})
-		job := f.save(1)
+	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
+		f := queuetest.Open(t, s, beequeue.Config{})
+		job := f.Save(1)
 		ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 		defer cancel()
 		_, err := job.Wait(ctx)
@@ -216,27 +163,27 @@ func TestWaitContext(t *testing.T) {
 		end(why)
 		_, err = job.Wait(cancelled)
 		require.Error(t, err)
-		f.requireState(job.ID, beequeue.StateWaiting)
+		f.RequireState(job.ID, beequeue.StateWaiting)
 	})
 }
 
 // Close ends every Wait.
 func TestWaitAndClose(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, s *server) {
-		f := open(t, s, beequeue.Config{})
+	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
+		f := queuetest.Open(t, s, beequeue.Config{})
 		errs := make(chan error, 5)
 		for i := range cap(errs) {
-			job := f.save(i)
+			job := f.Save(i)
 			go func() {
 				_, err := job.Wait(context.Background())
 				errs <- err
 			}()
 		}
-		f.subscribed(1)
-		require.NoError(t, f.Close(bounded(t)))
+		f.Subscribed(1)
+		require.NoError(t, f.Close(queuetest.Bounded(t)))
 		for range cap(errs) {
-			require.ErrorIs(t, receive(t, errs, "Wait"), beequeue.ErrClosed)
+			require.ErrorIs(t, queuetest.Receive(t, errs, "Wait"), beequeue.ErrClosed)
 		}
 	})
 }
@@ -245,11 +192,11 @@ func TestWaitAndClose(t *testing.T) {
 func TestWaitRacesClose(t *testing.T) {
 	t.Parallel()
 	for range 20 {
-		f := open(t, mini, beequeue.Config{})
-		job := f.save(1)
+		f := queuetest.Open(t, queuetest.Mini, beequeue.Config{})
+		job := f.Save(1)
 		var waiters sync.WaitGroup
 		begin := make(chan struct{})
-		ctx := bounded(t)
+		ctx := queuetest.Bounded(t)
 		for range 4 {
 			waiters.Go(func() {
 				<-begin
@@ -268,13 +215,13 @@ func TestWaitRacesClose(t *testing.T) {
 // Many wait for the same job, and for many jobs, over one subscription.
 func TestWaitMany(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, s *server) {
-		f := open(t, s, beequeue.Config{})
+	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
+		f := queuetest.Open(t, s, beequeue.Config{})
 		var batch []*beequeue.Job
 		for i := range 50 {
 			batch = append(batch, f.CreateJob(i))
 		}
-		require.NoError(t, f.SaveAll(bounded(t), batch))
+		require.NoError(t, f.SaveAll(queuetest.Bounded(t), batch))
 		errs := make(chan error, 2*len(batch))
 		for i, job := range batch {
 			for range 2 {
@@ -289,22 +236,22 @@ func TestWaitMany(t *testing.T) {
 				}()
 			}
 		}
-		f.subscribed(1)
-		require.EqualValues(t, 1, f.subscriptions("events"))
-		r := process(t, f.Queue, 5, func(_ context.Context, job *beequeue.Job) (any, error) { return job.Data, nil })
+		f.Subscribed(1)
+		require.EqualValues(t, 1, f.Subscriptions("events"))
+		r := queuetest.Process(t, f.Queue, 5, func(_ context.Context, job *beequeue.Job) (any, error) { return job.Data, nil })
 		for range cap(errs) {
-			require.NoError(t, receive(t, errs, "Wait"))
+			require.NoError(t, queuetest.Receive(t, errs, "Wait"))
 		}
-		require.NoError(t, r.stop())
+		require.NoError(t, r.Stop())
 	})
 }
 
 // Without events, Wait finds out by looking.
 func TestWaitWithoutEvents(t *testing.T) {
 	t.Parallel()
-	onReal(t, func(t *testing.T, s *server) {
-		f := open(t, s, beequeue.Config{NoEvents: true})
-		good, bad := f.save("good"), f.save("bad")
+	queuetest.OnReal(t, func(t *testing.T, s *queuetest.Server) {
+		f := queuetest.Open(t, s, beequeue.Config{NoEvents: true})
+		good, bad := f.Save("good"), f.Save("bad")
 		type end struct {
 			result json.RawMessage
 			err    error
@@ -316,15 +263,15 @@ func TestWaitWithoutEvents(t *testing.T) {
 				ends <- end{result, err}
 			}()
 		}
-		f.subscribed(1)
-		drain(t, f.Queue, 1, func(_ context.Context, job *beequeue.Job) (any, error) {
+		f.Subscribed(1)
+		queuetest.Drain(t, f.Queue, 1, func(_ context.Context, job *beequeue.Job) (any, error) {
 			if string(job.Data) == `"bad"` {
-				return nil, errBroken
+				return nil, queuetest.ErrBroken
 			}
 			return "r", nil
 		})
 		for range 2 {
-			got := receive(t, ends, "Wait, which looks every 5 s")
+			got := queuetest.Receive(t, ends, "Wait, which looks every 5 s")
 			if got.err == nil {
 				require.Equal(t, `"r"`, string(got.result))
 			} else {
@@ -337,27 +284,27 @@ func TestWaitWithoutEvents(t *testing.T) {
 // Watch hears of all that happens to its job, the end last, and of no other.
 func TestWatch(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, s *server) {
-		f := open(t, s, beequeue.Config{})
-		other := f.save("other")
-		job := f.save("bad", func(j *beequeue.Job) { j.Retries(1) })
+	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
+		f := queuetest.Open(t, s, beequeue.Config{})
+		other := f.Save("other")
+		job := f.Save("bad", func(j *beequeue.Job) { j.Retries(1) })
 		var events []beequeue.Event
 		ended := make(chan error, 1)
 		go func() {
 			_, err := job.Watch(context.Background(), func(e beequeue.Event) { events = append(events, e) })
 			ended <- err
 		}()
-		f.subscribed(1)
-		drain(t, f.Queue, 1, func(ctx context.Context, job *beequeue.Job) (any, error) {
+		f.Subscribed(1)
+		queuetest.Drain(t, f.Queue, 1, func(ctx context.Context, job *beequeue.Job) (any, error) {
 			if err := job.ReportProgress(ctx, 7); err != nil {
 				return nil, err
 			}
 			if string(job.Data) == `"bad"` {
-				return nil, errBroken
+				return nil, queuetest.ErrBroken
 			}
 			return nil, nil
 		})
-		require.ErrorContains(t, receive(t, ended, "Watch"), "failed: broken")
+		require.ErrorContains(t, queuetest.Receive(t, ended, "Watch"), "failed: broken")
 		names := make([]string, len(events))
 		for i, e := range events {
 			names[i] = e.Name
@@ -373,7 +320,7 @@ func TestWatch(t *testing.T) {
 
 		// After the end, only the end is told.
 		events = nil
-		result, err := other.Watch(bounded(t), func(e beequeue.Event) { events = append(events, e) })
+		result, err := other.Watch(queuetest.Bounded(t), func(e beequeue.Event) { events = append(events, e) })
 		require.NoError(t, err)
 		require.Nil(t, result)
 		require.Equal(t, []beequeue.Event{{Name: "succeeded"}}, events)
@@ -383,17 +330,17 @@ func TestWatch(t *testing.T) {
 // A subscription is kept while anybody listens, and serves who comes later.
 func TestWaitAgain(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, s *server) {
-		f := open(t, s, beequeue.Config{})
-		r := process(t, f.Queue, 2, func(_ context.Context, job *beequeue.Job) (any, error) { return job.Data, nil })
+	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
+		f := queuetest.Open(t, s, beequeue.Config{})
+		r := queuetest.Process(t, f.Queue, 2, func(_ context.Context, job *beequeue.Job) (any, error) { return job.Data, nil })
 		began := time.Now()
 		for i := range 20 {
-			got, err := beequeue.WaitFor[int](bounded(t), f.save(i))
+			got, err := beequeue.WaitFor[int](queuetest.Bounded(t), f.Save(i))
 			require.NoError(t, err)
 			require.Equal(t, i, got)
 		}
 		require.Less(t, time.Since(began), 20*watchInterval/2, "events were missed")
-		require.NoError(t, r.stop())
+		require.NoError(t, r.Stop())
 	})
 }
 
@@ -402,36 +349,36 @@ const watchInterval = 5 * time.Second
 
 func TestTyped(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, s *server) {
-		f := open(t, s, beequeue.Config{})
+	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
+		f := queuetest.Open(t, s, beequeue.Config{})
 		type push struct{ To string }
 		type receipt struct{ Text string }
 		handler := beequeue.Typed(func(_ context.Context, p push) (receipt, error) {
 			if p.To == "" {
-				return receipt{}, errBroken
+				return receipt{}, queuetest.ErrBroken
 			}
 			return receipt{"sent to " + p.To}, nil
 		})
-		good := f.save(push{"mh"})
-		empty := f.save(push{})
-		wrong := f.save([]int{1}, func(j *beequeue.Job) { j.Retries(5) })
-		drain(t, f.Queue, 1, handler)
+		good := f.Save(push{"mh"})
+		empty := f.Save(push{})
+		wrong := f.Save([]int{1}, func(j *beequeue.Job) { j.Retries(5) })
+		queuetest.Drain(t, f.Queue, 1, handler)
 
-		got, err := beequeue.WaitFor[receipt](bounded(t), good)
+		got, err := beequeue.WaitFor[receipt](queuetest.Bounded(t), good)
 		require.NoError(t, err)
 		require.Equal(t, receipt{"sent to mh"}, got)
-		_, err = beequeue.WaitFor[receipt](bounded(t), empty)
+		_, err = beequeue.WaitFor[receipt](queuetest.Bounded(t), empty)
 		require.ErrorContains(t, err, "failed: broken")
-		_, err = beequeue.WaitFor[receipt](bounded(t), wrong)
+		_, err = beequeue.WaitFor[receipt](queuetest.Bounded(t), wrong)
 		require.ErrorContains(t, err, "cannot unmarshal array")
-		require.Len(t, f.lookup(wrong.ID).Options.Stacktraces, 1, "data that does not fit is not tried again")
+		require.Len(t, f.Lookup(wrong.ID).Options.Stacktraces, 1, "data that does not fit is not tried again")
 
-		_, err = beequeue.WaitFor[int](bounded(t), good)
+		_, err = beequeue.WaitFor[int](queuetest.Bounded(t), good)
 		require.ErrorContains(t, err, `beequeue: decode result of job "`+good.ID+`"`)
 
-		nothing := f.save(1)
-		drain(t, f.Queue, 1, succeed)
-		zero, err := beequeue.WaitFor[receipt](bounded(t), nothing)
+		nothing := f.Save(1)
+		queuetest.Drain(t, f.Queue, 1, queuetest.Succeed)
+		zero, err := beequeue.WaitFor[receipt](queuetest.Bounded(t), nothing)
 		require.NoError(t, err)
 		require.Zero(t, zero)
 	})

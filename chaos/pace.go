@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/gobeequeue/beequeue/chaos/internal/actor"
-	"github.com/gobeequeue/beequeue/internal/queuetest"
+	"github.com/gobeequeue/beequeue/internal/pulse"
 	"github.com/gobeequeue/beequeue/internal/redistest"
 )
 
@@ -174,7 +174,7 @@ func (s *scene) starved() bool {
 // is left of their earlier work is let pass.
 func (s *scene) calm(all []*process, while time.Duration) {
 	const most = 5.0 // % of a processor, each
-	grown := queuetest.Calmest(most, func() (cpu float64) {
+	grown := pulse.Calmest(most, func() (cpu float64) {
 		for _, p := range all {
 			cpu += 100 * p.cpu().Seconds() / while.Seconds() / float64(len(all))
 		}

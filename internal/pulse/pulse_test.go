@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -84,5 +85,14 @@ func TestWorst(t *testing.T) {
 		if worst := r.Worst(since); worst != want {
 			t.Errorf("since %v: %v, want %v", since, worst, want)
 		}
+	}
+}
+
+func TestCalmest(t *testing.T) {
+	t.Parallel()
+	counts, passed := []time.Duration{1, 5, 6}, 0
+	grown := Calmest(2, func() time.Duration { return counts[passed] }, func() { passed++ })
+	if !slices.Equal(grown, []time.Duration{4, 1}) || passed != 2 {
+		t.Errorf("grown by %v in %d windows", grown, passed)
 	}
 }

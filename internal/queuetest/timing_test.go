@@ -1,7 +1,6 @@
 package queuetest
 
 import (
-	"slices"
 	"testing"
 	"time"
 )
@@ -61,14 +60,5 @@ func TestCalm(t *testing.T) {
 				t.Errorf("failed %t after %d counts", j.failed, n)
 			}
 		})
-	}
-}
-
-func TestCalmest(t *testing.T) {
-	t.Parallel()
-	counts, passed := []time.Duration{1, 5, 6}, 0
-	grown := Calmest(2, func() time.Duration { return counts[passed] }, func() { passed++ })
-	if !slices.Equal(grown, []time.Duration{4, 1}) || passed != 2 {
-		t.Errorf("grown by %v in %d windows", grown, passed)
 	}
 }
