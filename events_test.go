@@ -296,3 +296,73 @@ func TestOnErrorPanics(t *testing.T) {
 	require.EqualValues(t, 2, calls.Load())
 	require.Contains(t, log.lines()[0], "even here")
 }
+
+// A callback that is slow costs events, which is reported, but neither the
+// connection nor the end of a Wait.
+func TestSlowCallback(t *testing.T) {
+	t.Parallel()
+	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
+		f := queuetest.Open(t, s, beequeue.Config{})
+		blocked, release := make(chan struct{}), make(chan struct{})
+		first := true
+		heard := 0
+		f.OnJobProgress(func(string, json.RawMessage) {
+			heard++
+			if first {
+				first = false
+				close(blocked)
+				<-release
+			}
+		})
+		job := f.Save(1)
+		ended := make(chan error, 1)
+		go func() {
+			_, err := job.Wait(context.Background())
+			ended <- err
+		}()
+		f.Subscribed(1)
+		require.NoError(t, job.ReportProgress(queuetest.Bounded(t), 1))
+		queuetest.Receive(t, blocked, "the callback")
+
+		const flood = 6000 // more than the queue keeps for those who are slow
+		commands := make(rueidis.Commands, flood)
+		for i := range commands {
+			commands[i] = f.Client.B().Arbitrary("PUBLISH").Keys(f.KeyPrefix() + "events").
+				Args(`{"id":"x","event":"progress","data":1}`).Build()
+		}
+		for _, reply := range f.Client.DoMulti(queuetest.Bounded(t), commands...) {
+			require.NoError(t, reply.Error())
+		}
+		queuetest.Drain(t, f.Queue, 1, queuetest.Succeed)       // its event is lost, too
+		require.NoError(t, queuetest.Receive(t, ended, "Wait")) // which looks by itself
+		close(release)
+		f.ExpectError(func(err error) bool { return strings.Contains(err.Error(), "events were dropped") })
+		require.NoError(t, f.Close(queuetest.Bounded(t)))
+		require.Less(t, heard, flood)
+	})
+}
+
+// When nobody has listened for some seconds, the subscription is given up; who
+// comes later gets a new one.
+func TestSubscriptionIsGivenUp(t *testing.T) {
+	t.Parallel()
+	queuetest.OnReal(t, func(t *testing.T, s *queuetest.Server) {
+		f := queuetest.Open(t, s, beequeue.Config{})
+		for _, last := range []bool{false, true} {
+			job := f.Save(1)
+			ended := make(chan error, 1)
+			go func() {
+				_, err := job.Wait(context.Background())
+				ended <- err
+			}()
+			f.Subscribed(1)
+			queuetest.Drain(t, f.Queue, 1, queuetest.Succeed)
+			require.NoError(t, queuetest.Receive(t, ended, "Wait"))
+			require.EqualValues(t, 1, f.Subscriptions("events"), "it is kept a while")
+			if last {
+				return
+			}
+			queuetest.Await(t, "the subscription is given up", func() bool { return f.Subscriptions("events") == 0 })
+		}
+	})
+}

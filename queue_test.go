@@ -4,6 +4,8 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"runtime"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -12,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gobeequeue/beequeue"
+	"github.com/gobeequeue/beequeue/internal/pulse"
 	"github.com/gobeequeue/beequeue/internal/queuetest"
 )
 
@@ -219,4 +222,25 @@ func TestClosed(t *testing.T) {
 	}
 	f.RequireState(job.ID, beequeue.StateWaiting)
 	require.Len(t, f.Places(), 1, "a refused Save stores nothing")
+}
+
+// A queue that nobody listens to is small: a producer may have thousands. This does not
+// run beside other tests, which allocate, too.
+func TestQueueIsSmall(t *testing.T) {
+	f := queuetest.Open(t, queuetest.Mini, beequeue.Config{})
+	const queues = 100
+	allocated := func() int64 {
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.TotalAlloc / queues)
+	}
+	// What other tests have left may allocate now and then.
+	grown := pulse.Calmest(20_000, allocated, func() {
+		for range queues {
+			q, err := beequeue.New(f.Client, f.Name(), beequeue.Config{})
+			require.NoError(t, err)
+			require.NoError(t, q.Close(queuetest.Bounded(t)))
+		}
+	})
+	require.LessOrEqual(t, slices.Min(grown), int64(20_000), "bytes each")
 }

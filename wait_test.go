@@ -347,6 +347,54 @@ func TestWaitAgain(t *testing.T) {
 // watchInterval is how often Wait looks although it has heard nothing.
 const watchInterval = 5 * time.Second
 
+// A Watch that finds the end of its job by looking, and not by an event, hands on the
+// events that came before it. A look and an event may be there at once, and either may be
+// taken first: so it is tried some times.
+func TestWatchHandsOnBeforeTheEnd(t *testing.T) {
+	t.Parallel()
+	f := queuetest.Open(t, queuetest.Mini, beequeue.Config{})
+	quiet := f.Peer(beequeue.Config{NoEvents: true})
+	told := make(chan string, 10) // after the watches
+	f.OnJobProgress(func(_ string, progress json.RawMessage) { told <- string(progress) })
+	for range 10 {
+		job := f.Save(nil)
+		var events []string
+		blocked, release, ended := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+		go func() {
+			_, err := job.Watch(queuetest.Bounded(t), func(e beequeue.Event) {
+				if events = append(events, e.Name+" "+string(e.Data)); len(events) == 1 {
+					close(blocked)
+					<-release
+				}
+			})
+			ended <- err
+		}()
+		f.Subscribed(1)
+		queuetest.Await(t, "the first event", func() bool {
+			require.NoError(t, job.ReportProgress(queuetest.Bounded(t), 1))
+			queuetest.Receive(t, told, "progress")
+			select {
+			case <-blocked:
+				return true
+			default: // nobody watches yet
+				return false
+			}
+		})
+		looks := time.NewTimer(watchPatience) // it looks after that
+		require.NoError(t, job.ReportProgress(queuetest.Bounded(t), 2))
+		require.Equal(t, "2", queuetest.Receive(t, told, "progress"))
+		queuetest.Drain(t, quiet, 1, queuetest.Succeed)
+		queuetest.Receive(t, looks.C, "the time of the look")
+		close(release)
+		require.NoError(t, queuetest.Receive(t, ended, "Watch"))
+		require.Subset(t, events, []string{"progress 2"})
+		require.Equal(t, "succeeded ", events[len(events)-1])
+	}
+}
+
+// watchPatience is how long a Watch hears nothing before it looks for the first time.
+const watchPatience = 200 * time.Millisecond
+
 func TestTyped(t *testing.T) {
 	t.Parallel()
 	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
