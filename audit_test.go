@@ -14,7 +14,7 @@ import (
 	"github.com/gobeequeue/beequeue/internal/queuetest"
 )
 
-// Audit finds jobs that are not in exactly one state, and Repair puts each where it
+// Audit finds jobs that are in no state or in several, and Repair puts each where it
 // belongs.
 func TestAuditAndRepair(t *testing.T) {
 	t.Parallel()
@@ -126,7 +126,7 @@ func TestAuditAndRepair(t *testing.T) {
 			if c.now != "" {
 				f.RequireState(c.id, c.now)
 			}
-			// An end clears the account, as when a worker brings it about.
+			// A repaired end clears the count of stalls, as the end of a run does.
 			ended := c.now == "" || c.now == beequeue.StateSucceeded || c.now == beequeue.StateFailed
 			require.Equal(t, !ended, slices.Contains(stalls, c.id), c.id)
 		}
@@ -138,7 +138,7 @@ func TestAuditAndRepair(t *testing.T) {
 	})
 }
 
-// What Repair takes out of failed keeps no reason to be there.
+// A job that Repair takes out of failed keeps no reason to be there.
 func TestRepairForgetsReasons(t *testing.T) {
 	t.Parallel()
 	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
@@ -159,7 +159,7 @@ func TestRepairForgetsReasons(t *testing.T) {
 	})
 }
 
-// An Audit beside workers that are busy finds nothing, and a Repair harms nothing.
+// An Audit beside busy workers finds nothing, and a Repair harms nothing.
 func TestAuditBesideWorkers(t *testing.T) {
 	t.Parallel()
 	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {

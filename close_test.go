@@ -15,8 +15,8 @@ import (
 	"github.com/gobeequeue/beequeue/internal/queuetest"
 )
 
-// hang starts a worker whose n handlers run until their contexts end, and waits
-// for them. causes gets why each context ended.
+// hang starts a worker whose n handlers run until their contexts end, and waits until they
+// run. The channel causes gets the cause of the end of each context.
 func hang(t *testing.T, f *queuetest.Fixture, n int) (r *queuetest.Running, causes chan error) {
 	t.Helper()
 	causes = make(chan error, n)
@@ -69,8 +69,8 @@ func TestCloseWaitsForHandlers(t *testing.T) {
 	})
 }
 
-// When the grace time is over, contexts end with the cause ErrClosed, the jobs
-// are the first to be run again, and everybody is told.
+// When the grace period is over, contexts end with the cause ErrClosed. The jobs are the
+// first to be run again, and the errors of Close and Process name them.
 func TestCloseHandsBack(t *testing.T) {
 	t.Parallel()
 	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
@@ -106,7 +106,7 @@ func TestCloseHandsBack(t *testing.T) {
 			require.Empty(t, f.Active())
 			require.Empty(t, f.List("HKEYS", "owners"))
 
-			// They are as new: no stall, no retry is on their account.
+			// The jobs are as new: neither a stall nor a retry was counted.
 			require.Empty(t, f.List("HKEYS", "stalls"))
 			other := f.Peer(beequeue.Config{})
 			queuetest.Drain(t, other, 1, queuetest.Succeed)
@@ -120,8 +120,8 @@ func TestCloseHandsBack(t *testing.T) {
 	})
 }
 
-// Jobs of a handler that ignores its context are handed back all the same; the
-// handler is left behind, and that is said.
+// A job whose handler ignores its context is handed back nevertheless. The handler is left
+// behind, and Close says so.
 func TestCloseWithStuckHandler(t *testing.T) {
 	t.Parallel()
 	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
@@ -146,8 +146,8 @@ func TestCloseWithStuckHandler(t *testing.T) {
 	})
 }
 
-// A handler that returns just when the grace time ends has its outcome recorded
-// or its job handed back, never both, and never neither.
+// A handler returns just when the grace period ends. Either its outcome is recorded, or its
+// job is handed back, but not both.
 func TestCloseAtTheLastMoment(t *testing.T) {
 	t.Parallel()
 	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
@@ -180,7 +180,7 @@ func TestCloseAtTheLastMoment(t *testing.T) {
 	})
 }
 
-// Close may be called again and by several; all wait for the end.
+// Close may be called again and by several goroutines. All calls wait for the end.
 func TestCloseTwice(t *testing.T) {
 	t.Parallel()
 	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
@@ -221,8 +221,8 @@ func TestCloseUnused(t *testing.T) {
 	})
 }
 
-// Close ends soon after its deadline if the handlers obey, and not when those that do
-// not would be given up.
+// Close ends soon after its deadline if the handlers obey. It does not wait for the time
+// after which disobedient handlers are given up.
 func TestCloseEndsWithItsHandlers(t *testing.T) {
 	t.Parallel()
 	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
@@ -241,8 +241,8 @@ func TestCloseEndsWithItsHandlers(t *testing.T) {
 	})
 }
 
-// Saves that are under way when Close is called are stored, or their callers
-// get an error: what Save says is what is there.
+// Saves that are under way when Close is called are stored, or their callers get an error.
+// What Save returns is true.
 func TestCloseDuringSaves(t *testing.T) {
 	t.Parallel()
 	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
@@ -278,7 +278,7 @@ func TestCloseDuringSaves(t *testing.T) {
 	})
 }
 
-// Close from a callback or a handler of the queue's own must come to an end.
+// Close must come to an end also when the queue's own callback or handler calls it.
 func TestCloseFromInside(t *testing.T) {
 	t.Parallel()
 	for name, set := range map[string]func(f *queuetest.Fixture, stop func()){
@@ -315,8 +315,8 @@ func TestCloseFromInside(t *testing.T) {
 	}
 }
 
-// Wherever a worker is stopped, each job has succeeded or is waiting, also those
-// that were taken and not begun.
+// Wherever a worker is stopped, each job has succeeded or is waiting. That includes jobs that
+// were claimed and not begun.
 func TestStopAnywhere(t *testing.T) {
 	t.Parallel()
 	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {

@@ -30,8 +30,8 @@ func TestProcessRefuses(t *testing.T) {
 	}
 }
 
-// A queue value has one worker at a time; when that has ended, there may be
-// another. Another value of the same queue is another worker.
+// A queue value has one worker at a time. When the worker has ended, there may be another.
+// Another value of the same queue has a worker of its own.
 func TestProcessBusy(t *testing.T) {
 	t.Parallel()
 	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
@@ -100,7 +100,7 @@ func TestConcurrency(t *testing.T) {
 	})
 }
 
-// Jobs that wait are run in the order of their saves.
+// Waiting jobs run in the order of their saves.
 func TestOrder(t *testing.T) {
 	t.Parallel()
 	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
@@ -120,7 +120,7 @@ func TestOrder(t *testing.T) {
 	})
 }
 
-// An idle worker hears of a new job at once, not by looking now and then.
+// An idle worker hears of a new job at once, instead of looking now and then.
 func TestIdleWorkerIsWoken(t *testing.T) {
 	t.Parallel()
 	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
@@ -141,7 +141,7 @@ func TestIdleWorkerIsWoken(t *testing.T) {
 	})
 }
 
-// What a handler returns is kept, and is what Wait returns.
+// The result of a handler is stored, and Wait returns it.
 func TestResults(t *testing.T) {
 	t.Parallel()
 	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
@@ -177,7 +177,7 @@ func TestResults(t *testing.T) {
 	})
 }
 
-// A result that is no JSON fails the run, by the job's own rules.
+// A result that is not JSON fails the run, and the job's retries apply.
 func TestResultThatCannotBeMarshalled(t *testing.T) {
 	t.Parallel()
 	f := queuetest.Open(t, queuetest.Mini, beequeue.Config{})
@@ -252,7 +252,7 @@ func TestHandlerContext(t *testing.T) {
 	require.Equal(t, "false", string(job.Result), "no deadline without a timeout: %v", job.Options.Stacktraces)
 }
 
-// The job that a handler gets is complete, and what it makes of it is stored.
+// The job that a handler gets is complete, and the handler's changes to it are stored.
 func TestHandlersJob(t *testing.T) {
 	t.Parallel()
 	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
@@ -281,7 +281,7 @@ func TestHandlersJob(t *testing.T) {
 	})
 }
 
-// Two workers share the jobs; none runs twice.
+// Two workers share the jobs, and no job runs twice.
 func TestTwoWorkers(t *testing.T) {
 	t.Parallel()
 	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {

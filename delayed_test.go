@@ -13,8 +13,8 @@ import (
 	"github.com/gobeequeue/beequeue/internal/queuetest"
 )
 
-// A delayed job starts when it is due: never before, and, in an idle worker,
-// at once after.
+// A delayed job never starts before it is due. In an idle worker it starts at once when it
+// is due.
 func TestDelayedJobStartsInTime(t *testing.T) {
 	t.Parallel()
 	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
@@ -42,7 +42,7 @@ func TestDelayedJobStartsInTime(t *testing.T) {
 	})
 }
 
-// A job that is due earlier than the one the worker waits for is heard of.
+// A worker hears of a job that is due earlier than the job it waits for.
 func TestEarlierDelayedJob(t *testing.T) {
 	t.Parallel()
 	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
@@ -53,7 +53,7 @@ func TestEarlierDelayedJob(t *testing.T) {
 			return nil, nil
 		})
 		f.Save(nil, func(j *beequeue.Job) { j.SetID("far").DelayUntil(time.Now().Add(time.Hour)) })
-		// The worker has seen it when it has run something else since.
+		// A worker that has run another job since has seen it.
 		f.Save(nil, func(j *beequeue.Job) { j.SetID("now") })
 		require.Equal(t, "now", queuetest.Receive(t, started, "the job without delay"))
 		queuetest.Within(t, "the start of a job that would be found after 5 s", 3*time.Second, func() time.Duration {
@@ -97,8 +97,8 @@ func TestDelayedOrder(t *testing.T) {
 	})
 }
 
-// What came due while no worker ran is run as soon as one does; more than one
-// script call takes of it.
+// Jobs that came due while no worker ran are run as soon as there is a worker. They are more
+// than a single script call takes.
 func TestDelayedPastDue(t *testing.T) {
 	t.Parallel()
 	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
@@ -130,9 +130,8 @@ func TestDelayedPastDue(t *testing.T) {
 	})
 }
 
-// A worker that is not reading its channel any more than a producer that does
-// not publish (Node without events) may lose a delayed job: it is found by
-// looking now and then.
+// No delayed job is lost when a worker does not read its channel, or a producer does not
+// publish (Node without events). The worker finds the job by looking now and then.
 func TestDelayedWithoutMessage(t *testing.T) {
 	t.Parallel()
 	queuetest.OnReal(t, func(t *testing.T, s *queuetest.Server) {

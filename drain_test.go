@@ -16,7 +16,7 @@ import (
 	"github.com/gobeequeue/beequeue/internal/redistest"
 )
 
-// Drain runs what there is, with what comes of it, and returns.
+// Drain runs all jobs there are, and the jobs that they bring about, and returns.
 func TestDrain(t *testing.T) {
 	t.Parallel()
 	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
@@ -57,8 +57,8 @@ func TestDrain(t *testing.T) {
 	})
 }
 
-// A due job that another worker raises just after a Drain has found nothing waiting is
-// run all the same.
+// Another worker raises a due job just after a Drain has found nothing waiting. Drain runs
+// that job nevertheless.
 func TestDrainWhileAnotherRaises(t *testing.T) {
 	t.Parallel()
 	queuetest.OnReal(t, func(t *testing.T, s *queuetest.Server) {
@@ -81,7 +81,7 @@ func TestDrainWhileAnotherRaises(t *testing.T) {
 	})
 }
 
-// Retries with a backoff are not waited for.
+// Drain does not wait for retries with a backoff.
 func TestDrainLeavesBackoffs(t *testing.T) {
 	t.Parallel()
 	f := queuetest.Open(t, queuetest.Mini, beequeue.Config{})
@@ -90,7 +90,7 @@ func TestDrainLeavesBackoffs(t *testing.T) {
 	f.RequireState(job.ID, beequeue.StateDelayed)
 }
 
-// Two drains of one queue share its jobs.
+// Two drains of a queue share its jobs.
 func TestDrainTogether(t *testing.T) {
 	t.Parallel()
 	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
@@ -120,8 +120,8 @@ func TestDrainTogether(t *testing.T) {
 	})
 }
 
-// The end of its context stops a Drain as it stops a Process; that is no error,
-// and nothing is reported.
+// The end of its context stops a Drain as it stops a Process. That is no error, and nothing
+// is reported.
 func TestDrainStopped(t *testing.T) {
 	t.Parallel()
 	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
@@ -149,8 +149,8 @@ func TestDrainStopped(t *testing.T) {
 	})
 }
 
-// A Drain with two turns under way ends when all is done, what was put back into
-// waiting meanwhile included.
+// A Drain with two turns under way ends when all is done, including the jobs that were put
+// back into waiting meanwhile.
 func TestDrainWide(t *testing.T) {
 	t.Parallel()
 	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {

@@ -21,8 +21,8 @@ import (
 	"github.com/gobeequeue/beequeue/internal/queuetest"
 )
 
-// Local events: what this queue value did, in order; a failure that is retried
-// is a failure too, as in Bee-Queue.
+// Local events tell what this queue value did, in order. A failure that is retried is a
+// failure too, as in Bee-Queue.
 func TestLocalEvents(t *testing.T) {
 	t.Parallel()
 	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
@@ -129,7 +129,7 @@ func TestEventsOnTheWire(t *testing.T) {
 	require.NoError(t, f.Client.Do(queuetest.Bounded(t), f.Client.B().Unsubscribe().Channel(f.KeyPrefix()+"events").Build()).Error())
 }
 
-// With NoEvents nothing is published; local callbacks are called all the same.
+// With NoEvents nothing is published, and local callbacks are called nevertheless.
 func TestNoEvents(t *testing.T) {
 	t.Parallel()
 	f := queuetest.Open(t, queuetest.Mini, beequeue.Config{NoEvents: true})
@@ -142,7 +142,7 @@ func TestNoEvents(t *testing.T) {
 	queuetest.Drain(t, f.Queue, 1, queuetest.Fail)
 	f.ExpectError(queuetest.As[*beequeue.RecordError])
 	require.Len(t, local.Read(), 5)
-	// This one arrives after whatever had been published before.
+	// This event arrives after whatever was published before.
 	f.Must("PUBLISH", "events", `{"id":"end","event":"succeeded"}`)
 	require.Equal(t, []string{"succeeded end "}, remote.Await(t, 1))
 }
@@ -168,8 +168,7 @@ func TestReportProgress(t *testing.T) {
 	})
 }
 
-// A callback that panics does not hurt: OnError gets it, the others and the
-// worker go on.
+// OnError gets the panic of a callback. The other callbacks and the worker go on.
 func TestCallbackPanics(t *testing.T) {
 	t.Parallel()
 	f := queuetest.Open(t, queuetest.Mini, beequeue.Config{})
@@ -216,7 +215,7 @@ func TestCallbackPanics(t *testing.T) {
 	require.Len(t, d.Read(), 10, "the callbacks beside the panicking ones were called")
 }
 
-// lockedBuffer is a log.
+// lockedBuffer is a log for several goroutines.
 type lockedBuffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -234,8 +233,8 @@ func (b *lockedBuffer) lines() []string {
 	return strings.Split(strings.TrimSuffix(b.b.String(), "\n"), "\n")
 }
 
-// Without OnError, errors go to the log, at most one a second, and the next one
-// says how many were left out.
+// Without OnError, errors go to the log, at most one a second. The next line says how many
+// were left out.
 func TestLogger(t *testing.T) {
 	t.Parallel()
 	f := queuetest.Open(t, queuetest.Mini, beequeue.Config{})
@@ -279,7 +278,7 @@ func TestLogger(t *testing.T) {
 	require.GreaterOrEqual(t, total, 21, "none is unaccounted for")
 }
 
-// A panic of OnError itself goes to the log, not in circles.
+// A panic of OnError itself goes to the log, and not to OnError again.
 func TestOnErrorPanics(t *testing.T) {
 	t.Parallel()
 	f := queuetest.Open(t, queuetest.Mini, beequeue.Config{})
@@ -297,8 +296,8 @@ func TestOnErrorPanics(t *testing.T) {
 	require.Contains(t, log.lines()[0], "even here")
 }
 
-// A callback that is slow costs events, which is reported, but neither the
-// connection nor the end of a Wait.
+// A slow callback loses events, which is reported. It loses neither the connection nor the
+// end of a Wait.
 func TestSlowCallback(t *testing.T) {
 	t.Parallel()
 	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
@@ -342,8 +341,8 @@ func TestSlowCallback(t *testing.T) {
 	})
 }
 
-// When nobody has listened for some seconds, the subscription is given up; who
-// comes later gets a new one.
+// When nobody has listened for some seconds, the subscription is given up. A later listener
+// gets a new subscription.
 func TestSubscriptionIsGivenUp(t *testing.T) {
 	t.Parallel()
 	queuetest.OnReal(t, func(t *testing.T, s *queuetest.Server) {

@@ -15,7 +15,7 @@ import (
 	"github.com/gobeequeue/beequeue/internal/queuetest"
 )
 
-// A job is run once, and again for each of its retries; then it has failed.
+// A job is run once, and again for each of its retries. Then it has failed.
 func TestRetries(t *testing.T) {
 	t.Parallel()
 	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
@@ -44,7 +44,7 @@ func TestRetries(t *testing.T) {
 	})
 }
 
-// A job that succeeds at last keeps what went wrong before.
+// A job that succeeds at last keeps the stacktraces of its earlier runs.
 func TestRetrySucceeds(t *testing.T) {
 	t.Parallel()
 	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
@@ -127,7 +127,7 @@ func TestBackoffIsInDelayed(t *testing.T) {
 	})
 }
 
-// A strategy of your own that says nothing, or less, retries at once.
+// A strategy of your own that gives 0 or less retries at once.
 func TestOwnBackoffNegative(t *testing.T) {
 	t.Parallel()
 	f := queuetest.Open(t, queuetest.Mini, beequeue.Config{Backoffs: map[beequeue.Strategy]beequeue.BackoffFunc{
@@ -139,7 +139,7 @@ func TestOwnBackoffNegative(t *testing.T) {
 	require.Equal(t, 3, runs)
 }
 
-// Another process may use a strategy that nobody here knows: the job fails for
+// Another process may use a strategy that this queue does not know. Then the job fails for
 // good and says why.
 func TestUnknownBackoff(t *testing.T) {
 	t.Parallel()
@@ -154,7 +154,7 @@ func TestUnknownBackoff(t *testing.T) {
 		require.ErrorContains(t, err, "broken")
 		require.ErrorContains(t, err, `unknown backoff strategy "odd"`)
 
-		// It is no matter while the job succeeds, or has no retries left.
+		// The strategy does not matter if the job succeeds, or has no retries left.
 		f.Plant("fine", `{"options":{"backoff":{"strategy":"odd","delay":1}}}`)
 		queuetest.Drain(t, f.Queue, 1, queuetest.Fail)
 		require.Equal(t, []string{"broken"}, f.Lookup("fine").Options.Stacktraces)
@@ -179,8 +179,8 @@ func TestErrNoRetry(t *testing.T) {
 	})
 }
 
-// A handler that panics, whatever with, or leaves its goroutine, fails its job;
-// the worker goes on.
+// A handler that panics with any value, or ends its goroutine, fails its job. The worker
+// goes on.
 func TestPanics(t *testing.T) {
 	t.Parallel()
 	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
@@ -239,8 +239,8 @@ func TestPanicIsRetried(t *testing.T) {
 	f.RequireState(job.ID, beequeue.StateSucceeded)
 }
 
-// An error whose own methods panic, such as a nil pointer returned as an error,
-// is a failure like any other; so is a backoff strategy that panics.
+// An error whose own methods panic, for example a nil pointer returned as an error, is a
+// failure like any other. So is a backoff strategy that panics.
 func TestErrorsThatPanic(t *testing.T) {
 	t.Parallel()
 	f := queuetest.Open(t, queuetest.Mini, beequeue.Config{Backoffs: map[beequeue.Strategy]beequeue.BackoffFunc{
@@ -260,12 +260,12 @@ func TestErrorsThatPanic(t *testing.T) {
 	require.Contains(t, f.Lookup(backoff.ID).Options.Stacktraces[0], "no idea")
 }
 
-// A customError cannot tell what it is if it is nil.
+// customError is an error whose Error method panics on nil.
 type customError struct{ text string }
 
 func (e *customError) Error() string { return e.text }
 
-// Errors of other packages stay what they are for callbacks.
+// Callbacks get the errors of other packages as they are.
 func TestErrorsReachCallbacks(t *testing.T) {
 	t.Parallel()
 	f := queuetest.Open(t, queuetest.Mini, beequeue.Config{})
@@ -279,7 +279,7 @@ func TestErrorsReachCallbacks(t *testing.T) {
 	require.Same(t, cause, custom)
 }
 
-// A handler may change its job. What is not JSON is not stored, and is reported.
+// A handler may change its job. A field that is not JSON is not stored, and is reported.
 func TestHandlerSpoilsItsJob(t *testing.T) {
 	t.Parallel()
 	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
@@ -299,7 +299,7 @@ func TestHandlerSpoilsItsJob(t *testing.T) {
 			require.Equal(t, strconv.Itoa(i), string(stored.Data))
 			require.Equal(t, `"done"`, string(stored.Result))
 		}
-		// The id is not the handler's to change.
+		// A handler cannot change the id.
 		job := f.Save("id")
 		queuetest.Drain(t, f.Queue, 1, func(_ context.Context, job *beequeue.Job) (any, error) {
 			job.ID = "another"

@@ -16,8 +16,8 @@ import (
 	"github.com/gobeequeue/beequeue/internal/queuetest"
 )
 
-// What the setters set is in Redis after Save, in Bee-Queue's form, and comes
-// back with GetJob.
+// The values of setters are in Redis after Save, in Bee-Queue's form, and come back with
+// GetJob.
 func TestSettersAreStored(t *testing.T) {
 	t.Parallel()
 	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
@@ -72,7 +72,7 @@ func TestSettersAreStored(t *testing.T) {
 	})
 }
 
-// A plain job has the fields that Node gives one, and no others.
+// A job without settings has the fields that Node writes, and no others.
 func TestPlainRecord(t *testing.T) {
 	t.Parallel()
 	f := queuetest.Open(t, queuetest.Mini, beequeue.Config{})
@@ -128,7 +128,7 @@ type brokenJSON struct{}
 
 func (brokenJSON) MarshalJSON() ([]byte, error) { return nil, queuetest.ErrBroken }
 
-// Any JSON is data: what was saved is what the handler gets.
+// Any JSON is data. The handler gets what was saved.
 func TestDataOfAllKinds(t *testing.T) {
 	t.Parallel()
 	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
@@ -196,7 +196,7 @@ func TestDecode(t *testing.T) {
 	require.ErrorAs(t, err, &typeError)
 }
 
-// Data and progress can be set without a setter. What is not JSON is not stored.
+// Data and progress can be set without a setter. A value that is not JSON is not stored.
 func TestFieldsThatAreNotJSON(t *testing.T) {
 	t.Parallel()
 	f := queuetest.Open(t, queuetest.Mini, beequeue.Config{})
@@ -211,7 +211,7 @@ func TestFieldsThatAreNotJSON(t *testing.T) {
 	require.JSONEq(t, "[1]", string(f.Lookup(job.ID).Data))
 }
 
-// A time that is past is no delay, also if it passes between setter and Save.
+// A past time is no delay, also if it passes between setter and Save.
 func TestDelayInThePast(t *testing.T) {
 	t.Parallel()
 	f := queuetest.Open(t, queuetest.Mini, beequeue.Config{})

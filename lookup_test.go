@@ -14,8 +14,8 @@ import (
 	"github.com/gobeequeue/beequeue/internal/queuetest"
 )
 
-// inEachState makes a job in every state; the one in active runs until release
-// is called, which waits for its end.
+// inEachState makes a job in every state. The job in active runs until release is called,
+// which waits for its end.
 func inEachState(t *testing.T, f *queuetest.Fixture) (ids map[beequeue.State]string, release func()) {
 	t.Helper()
 	ids = make(map[beequeue.State]string)
@@ -161,7 +161,7 @@ func TestGetJobsOrdered(t *testing.T) {
 	})
 }
 
-// Sets are larger than one SSCAN gives, and pages of them are complete.
+// Sets are larger than the reply of an SSCAN, and pages of them are complete.
 func TestGetJobsOfSets(t *testing.T) {
 	t.Parallel()
 	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
@@ -170,7 +170,7 @@ func TestGetJobsOfSets(t *testing.T) {
 		batch := make([]*beequeue.Job, n)
 		want := make([]string, n)
 		for i := range batch {
-			// Long ids keep Redis from packing the set into one node.
+			// Long ids keep Redis from packing the set.
 			want[i] = "a job with quite a long id, for the sake of its encoding, number " + strconv.Itoa(i)
 			batch[i] = f.CreateJob(i).SetID(want[i])
 		}
@@ -228,8 +228,8 @@ func TestGetJobsRefuses(t *testing.T) {
 	}
 }
 
-// Records that cannot be read do not keep the others from being listed; ids
-// without a record are left out.
+// Records that cannot be read do not keep the others from being listed. Ids without a record
+// are left out.
 func TestGetJobsMalformed(t *testing.T) {
 	t.Parallel()
 	f := queuetest.Open(t, queuetest.Mini, beequeue.Config{})
@@ -265,8 +265,8 @@ func TestRemoveJobInEveryState(t *testing.T) {
 	})
 }
 
-// The handler of a job that was removed is told so at the next heartbeat, and
-// what it does changes nothing; a new job of the same id is another job.
+// The handler of a removed job is told so at the next heartbeat, and its outcome changes
+// nothing. A new job of the same id is another job.
 func TestRemoveRunningJob(t *testing.T) {
 	t.Parallel()
 	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {

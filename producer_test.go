@@ -45,14 +45,14 @@ func TestSaveDuplicateID(t *testing.T) {
 		require.Equal(t, record, f.Record("a job"), "the first is as it was")
 		require.Equal(t, map[string][]string{"a job": {"waiting"}}, f.Places())
 
-		// The id is taken for as long as the record is there, done or not.
+		// The id is taken as long as the record is there, whether the job is done or not.
 		queuetest.Drain(t, f.Queue, 1, queuetest.Succeed)
 		require.ErrorIs(t, unique("fourth").Save(queuetest.Bounded(t)), beequeue.ErrDuplicateID)
 		require.NoError(t, f.RemoveJob(queuetest.Bounded(t), "a job"))
 		require.NoError(t, unique("fifth").Save(queuetest.Bounded(t)))
 		require.Zero(t, f.Number("EXISTS", "id"), "no automatic id was used up")
 
-		// A job that is saved already is a duplicate of itself.
+		// A job that is already saved is a duplicate of itself.
 		job := f.Save("automatic")
 		require.ErrorIs(t, job.Save(queuetest.Bounded(t)), beequeue.ErrDuplicateID)
 	})
@@ -86,8 +86,7 @@ func TestSaveOddIDs(t *testing.T) {
 	})
 }
 
-// Automatic ids step aside for numbers that somebody used as ids, in single
-// saves and inside a batch.
+// Automatic ids skip numbers that are in use as ids, in single saves and inside a batch.
 func TestAutomaticIDsSkipTakenOnes(t *testing.T) {
 	t.Parallel()
 	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
@@ -111,7 +110,7 @@ func TestAutomaticIDsSkipTakenOnes(t *testing.T) {
 	})
 }
 
-// Saves from many goroutines at once are gathered; each caller gets its own id.
+// Saves from many goroutines at once are gathered, and each caller gets its own id.
 func TestSaveFromManyGoroutines(t *testing.T) {
 	t.Parallel()
 	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
@@ -155,7 +154,7 @@ func TestSaveAllOrder(t *testing.T) {
 		require.NoError(t, f.SaveAll(queuetest.Bounded(t), []*beequeue.Job{}))
 		require.Empty(t, f.Places())
 
-		// More than one call takes, and more than Lua's unpack does.
+		// The batch is more than a single call takes, and more than Lua's unpack takes.
 		jobs := make([]*beequeue.Job, 1200)
 		want := make([]string, len(jobs))
 		for i := range jobs {
@@ -190,7 +189,7 @@ func TestSaveAllLarge(t *testing.T) {
 	})
 }
 
-// Jobs that cannot be saved do not keep the others from it.
+// Jobs that cannot be saved do not keep the others from being saved.
 func TestSaveAllSomeBad(t *testing.T) {
 	t.Parallel()
 	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
@@ -236,7 +235,7 @@ func TestSaveAllSomeBad(t *testing.T) {
 	})
 }
 
-// One *Job is one job, also if it is given twice.
+// A *Job that is given twice is saved once.
 func TestSaveAllSameJobTwice(t *testing.T) {
 	t.Parallel()
 	f := queuetest.Open(t, queuetest.Mini, beequeue.Config{})
@@ -264,8 +263,8 @@ func TestSaveDelayed(t *testing.T) {
 	})
 }
 
-// Save after its context has ended stores nothing, or says that it does not
-// know; the same job can be saved again.
+// Save after the end of its context stores nothing, or says that the outcome is uncertain.
+// The same job can be saved again.
 func TestSaveWithEndedContext(t *testing.T) {
 	t.Parallel()
 	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
@@ -288,7 +287,7 @@ func TestSaveNil(t *testing.T) {
 	require.ErrorContains(t, new(beequeue.Job).Save(queuetest.Bounded(t)), "job was not made by CreateJob")
 }
 
-// A SaveAll that is cut short tells which jobs are not known to be saved; saved
+// A SaveAll that is cut short tells which jobs are not known to be saved. When they are saved
 // again, each job is there once.
 func TestSaveAllCutShort(t *testing.T) {
 	t.Parallel()
@@ -326,7 +325,7 @@ func TestSaveAllCutShort(t *testing.T) {
 	})
 }
 
-// What exceeds a limit is refused, and nothing else is.
+// Save refuses jobs that exceed a limit, and no others.
 func TestLimits(t *testing.T) {
 	t.Parallel()
 	for _, config := range []beequeue.Config{{MaxData: -1}, {MaxID: -1}, {MaxWaiting: -1}} {
@@ -346,8 +345,8 @@ func TestLimits(t *testing.T) {
 		require.ErrorIs(t, err, beequeue.ErrIDTooLong)
 		require.ErrorContains(t, err, "4 bytes, of at most 3")
 
-		// Three more have room, in order; delayed ones always do, and one that is there
-		// already is still a duplicate.
+		// Three more jobs have room, in order. Delayed jobs always have room. A job that is
+		// already there is still a duplicate.
 		batch := []*beequeue.Job{
 			f.CreateJob(1), f.CreateJob(2).SetID("two"), f.CreateJob(3).DelayUntil(time.Now().Add(time.Hour)),
 			f.CreateJob(4), f.CreateJob(5), f.CreateJob(6).SetID("six"), f.CreateJob(7).SetID("abc"),
@@ -369,7 +368,7 @@ func TestLimits(t *testing.T) {
 		refused := f.CreateJob(9)
 		require.ErrorIs(t, save(refused), beequeue.ErrQueueFull)
 
-		// When there is room again, what was refused can be saved.
+		// When there is room again, the refused job can be saved.
 		queuetest.Drain(t, f.Queue, 1, queuetest.Succeed)
 		require.NoError(t, save(refused))
 		plain := []*beequeue.Job{f.CreateJob(1), f.CreateJob(2), f.CreateJob(3), f.CreateJob(4), f.CreateJob(5)}
@@ -379,7 +378,7 @@ func TestLimits(t *testing.T) {
 		require.ErrorIs(t, failed.Errors[plain[4]], beequeue.ErrQueueFull)
 		require.NotErrorIs(t, err, beequeue.ErrUncertain)
 
-		// A job whose id is taken needs no room, and one that has none takes no id.
+		// A job whose id is taken needs no room, and a job without room takes no id.
 		g := queuetest.Open(t, s, beequeue.Config{MaxWaiting: 2})
 		require.NoError(t, g.CreateJob(1).SetID("a").Save(queuetest.Bounded(t)))
 		all := []*beequeue.Job{
@@ -393,7 +392,7 @@ func TestLimits(t *testing.T) {
 		require.ErrorIs(t, failed.Errors[all[3]], beequeue.ErrQueueFull)
 		require.ErrorIs(t, failed.Errors[all[4]], beequeue.ErrQueueFull)
 
-		// Nor does one that has the id of a delayed job before it.
+		// A job with the id of a delayed job before it needs no room either.
 		h := queuetest.Open(t, s, beequeue.Config{MaxWaiting: 1})
 		all = []*beequeue.Job{
 			h.CreateJob(1).SetID("a").DelayUntil(time.Now().Add(time.Hour)), h.CreateJob(2).SetID("a"), h.CreateJob(3).SetID("b"),
@@ -407,7 +406,7 @@ func TestLimits(t *testing.T) {
 		require.NoError(t, err)
 		require.Empty(t, findings)
 	})
-	// Text of the user's is never part of a key's name or of a script.
+	// Text from users is never part of a key's name or of a script.
 	f := queuetest.Open(t, queuetest.Mini, beequeue.Config{})
 	odd := strings.Repeat("]]\n{}'\"", 1000)
 	require.NoError(t, f.CreateJob(odd).SetID(odd).Save(queuetest.Bounded(t)))

@@ -48,7 +48,7 @@ func TestNewRefuses(t *testing.T) {
 	require.ErrorContains(t, err, "client is nil")
 }
 
-// A Config is copied: what becomes of its map later is no matter.
+// A Config is copied, so later changes to its map do not matter.
 func TestConfigIsCopied(t *testing.T) {
 	t.Parallel()
 	mine := map[beequeue.Strategy]beequeue.BackoffFunc{"mine": func(*beequeue.Job) time.Duration { return 0 }}
@@ -195,7 +195,7 @@ func TestDestroyUnderARunningJob(t *testing.T) {
 	})
 }
 
-// After Close, calls that change anything say so.
+// After Close, calls that change anything return ErrClosed.
 func TestClosed(t *testing.T) {
 	t.Parallel()
 	f := queuetest.Open(t, queuetest.Mini, beequeue.Config{Logger: slog.New(slog.DiscardHandler)})
@@ -224,8 +224,8 @@ func TestClosed(t *testing.T) {
 	require.Len(t, f.Places(), 1, "a refused Save stores nothing")
 }
 
-// A queue that nobody listens to is small: a producer may have thousands. This does not
-// run beside other tests, which allocate, too.
+// A queue that nobody listens to is small, because a producer may have thousands. This does
+// not run beside other tests, because they allocate, too.
 func TestQueueIsSmall(t *testing.T) {
 	f := queuetest.Open(t, queuetest.Mini, beequeue.Config{})
 	const queues = 100
@@ -234,7 +234,7 @@ func TestQueueIsSmall(t *testing.T) {
 		runtime.ReadMemStats(&m)
 		return int64(m.TotalAlloc / queues)
 	}
-	// What other tests have left may allocate now and then.
+	// Leftovers of other tests may allocate now and then.
 	grown := pulse.Calmest(20_000, allocated, func() {
 		for range queues {
 			q, err := beequeue.New(f.Client, f.Name(), beequeue.Config{})

@@ -13,8 +13,8 @@ import (
 	"github.com/gobeequeue/beequeue/internal/queuetest"
 )
 
-// A job is taken back when its worker was silent from one check to the next,
-// and comes before what waits.
+// A job is taken back when its worker was silent from one check to the next. It is then the
+// next to run.
 func TestCheckStalled(t *testing.T) {
 	t.Parallel()
 	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
@@ -47,8 +47,8 @@ func TestCheckStalled(t *testing.T) {
 	})
 }
 
-// A worker with a standing lease keeps its jobs, also without phoning in for
-// them; one that phoned in, as Node does, keeps the job.
+// A worker with a lease keeps its jobs even without phoning in for them. A worker that phoned
+// in, as Node's workers do, keeps the job.
 func TestCheckStalledSparesTheLiving(t *testing.T) {
 	t.Parallel()
 	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
@@ -82,7 +82,7 @@ func TestCheckStalledGhost(t *testing.T) {
 	})
 }
 
-// A job that is in the snapshot but has finished since is let be.
+// A job in the snapshot that has finished since is left alone.
 func TestCheckStalledFinishedSince(t *testing.T) {
 	t.Parallel()
 	f := queuetest.Open(t, queuetest.Mini, beequeue.Config{})
@@ -93,8 +93,7 @@ func TestCheckStalledFinishedSince(t *testing.T) {
 	f.RequireState(job.ID, beequeue.StateSucceeded)
 }
 
-// A job may be taken back MaxStalls times; then it has failed, whatever retries
-// it has left.
+// A job may be taken back MaxStalls times. Then it has failed, even if it has retries left.
 func TestMaxStalls(t *testing.T) {
 	t.Parallel()
 	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
@@ -126,7 +125,7 @@ func TestMaxStalls(t *testing.T) {
 			require.Contains(t, job.Options.Stacktraces[0], "stalled")
 			require.Empty(t, f.List("HKEYS", "stalls"))
 
-			// By hand it can be tried again, with a new account.
+			// Retry makes it wait again, with a new count of stalls.
 			require.NoError(t, job.Retry(queuetest.Bounded(t)))
 			queuetest.Drain(t, f.Queue, 1, queuetest.Succeed)
 			f.RequireState("killer", beequeue.StateSucceeded)
@@ -150,8 +149,8 @@ func TestMaxStallsFromCount(t *testing.T) {
 	require.Empty(t, f.Places(), "RemoveOnFailure")
 }
 
-// A job that stalled too often and cannot even be read fails, with its bytes as
-// they were.
+// A job that stalled too often and whose record cannot be read fails, with its bytes as they
+// were.
 func TestMaxStallsUnreadable(t *testing.T) {
 	t.Parallel()
 	f := queuetest.Open(t, queuetest.Mini, beequeue.Config{})
@@ -167,8 +166,8 @@ func TestMaxStallsUnreadable(t *testing.T) {
 	require.ErrorAs(t, err, &bad)
 }
 
-// A worker finds the jobs of a lost one by itself, within two intervals and
-// what a busy machine adds.
+// A worker finds the jobs of a lost worker by itself, within two intervals and the time that
+// a busy machine adds.
 func TestWorkerSweeps(t *testing.T) {
 	t.Parallel()
 	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
@@ -183,7 +182,7 @@ func TestWorkerSweeps(t *testing.T) {
 	})
 }
 
-// A job that runs for many intervals stays its worker's.
+// A worker keeps a job that runs for many intervals.
 func TestLongRunIsNotStalled(t *testing.T) {
 	t.Parallel()
 	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {

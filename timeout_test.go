@@ -13,8 +13,8 @@ import (
 	"github.com/gobeequeue/beequeue/internal/queuetest"
 )
 
-// When a job's time is over, its handler's context ends and says why; what the
-// handler then returns counts.
+// When a job's time is over, its handler's context ends and says why. What the handler then
+// returns is recorded.
 func TestTimeout(t *testing.T) {
 	t.Parallel()
 	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
@@ -71,7 +71,7 @@ func TestTimeoutIsRetriedAfterReturn(t *testing.T) {
 			if runs.Add(1) == 3 {
 				return "at last", nil
 			}
-			// It takes its time, but returns within the grace time.
+			// It takes its time, but returns within the grace period.
 			late := time.NewTimer(100 * time.Millisecond)
 			<-late.C
 			return nil, ctx.Err()
@@ -85,13 +85,13 @@ func TestTimeoutIsRetriedAfterReturn(t *testing.T) {
 	})
 }
 
-// A handler that does not return is reported when the grace time is over, and
-// its job is retried or failed without it; but it keeps its slot, and no other
-// run of the job starts in this worker before it returns.
+// A handler that does not return is reported when the grace period is over, and its job is
+// retried or failed without it. It keeps its slot, and no other run of the job starts in
+// this worker before it returns.
 func TestStuckHandler(t *testing.T) {
 	t.Parallel()
 	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
-		// The second run has to be over before either of them, on any machine.
+		// The second run must be over before either of them, on any machine.
 		const timeout, grace = time.Second, time.Second
 		f := queuetest.Open(t, s, beequeue.Config{TimeoutGrace: grace})
 		job := f.Save("stuck", func(j *beequeue.Job) { j.Retries(1).Timeout(timeout) })
@@ -119,11 +119,11 @@ func TestStuckHandler(t *testing.T) {
 		require.ErrorContains(t, err, `job "`+job.ID+`"`)
 		require.ErrorIs(t, queuetest.Receive(t, retrying, "OnRetrying"), beequeue.ErrTimeout)
 		require.Equal(t, []string{"job timed out after 1s"}, f.Lookup(job.ID).Options.Stacktraces)
-		// Its turn came again at once, while the first run is still there.
+		// The job was claimed again at once, while its first run is still there.
 		queuetest.Await(t, "the job is put aside", func() bool {
 			return len(f.Places()[job.ID]) == 1 && f.Places()[job.ID][0] == "delayed"
 		})
-		// The other slot works, the stuck one does not count as free.
+		// The other slot works. The stuck slot does not count as free.
 		for range 5 {
 			id := f.Save("other").ID
 			require.Equal(t, id, queuetest.Receive(t, others, "the free slot"))
@@ -138,8 +138,8 @@ func TestStuckHandler(t *testing.T) {
 	})
 }
 
-// A stuck handler of a job without retries: it has failed, and the worker has
-// one slot less until the handler returns.
+// A job without retries whose handler is stuck has failed. The worker has a slot less until
+// the handler returns.
 func TestStuckHandlerKeepsItsSlot(t *testing.T) {
 	t.Parallel()
 	f := queuetest.Open(t, queuetest.Mini, beequeue.Config{TimeoutGrace: 10 * time.Millisecond})
@@ -169,7 +169,7 @@ func TestStuckHandlerKeepsItsSlot(t *testing.T) {
 	f.RequireState(job.ID, beequeue.StateFailed)
 }
 
-// A time so long that it cannot be added to is no limit.
+// A timeout so long that adding it to a time overflows is no limit.
 func TestTimeoutOfAges(t *testing.T) {
 	t.Parallel()
 	f := queuetest.Open(t, queuetest.Mini, beequeue.Config{})
@@ -198,7 +198,7 @@ func TestTimeoutOfAges(t *testing.T) {
 	require.NoError(t, r.Stop())
 }
 
-// An error from elsewhere that merely looks like a timeout is no timeout.
+// An error from elsewhere that only looks like a timeout is no timeout.
 func TestErrorsThatLookLikeTimeouts(t *testing.T) {
 	t.Parallel()
 	f := queuetest.Open(t, queuetest.Mini, beequeue.Config{})

@@ -14,7 +14,7 @@ import (
 	"github.com/gobeequeue/beequeue/internal/queuetest"
 )
 
-// It makes no difference whether Wait begins before or after the job's end.
+// Wait gives the same whether it begins before or after the job's end.
 func TestWaitBeforeAndAfter(t *testing.T) {
 	t.Parallel()
 	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
@@ -55,7 +55,7 @@ func TestWaitBeforeAndAfter(t *testing.T) {
 		_, badErr := bad.Wait(queuetest.Bounded(t))
 		check(late, goodErr, badErr)
 
-		// From another process, which never heard anything, and by a job looked up.
+		// Another process has heard nothing, and has the job by looking it up.
 		other := f.Peer(beequeue.Config{})
 		job, err := other.GetJob(queuetest.Bounded(t), good.ID)
 		require.NoError(t, err)
@@ -67,8 +67,8 @@ func TestWaitBeforeAndAfter(t *testing.T) {
 	})
 }
 
-// Wait hears of a job whose record is removed when it ends, if it was there
-// before, or if the queue was listening when the job was saved.
+// Wait hears of the end of a job whose record is then removed, if Wait began before the end.
+// It also does if the queue was listening when the job was saved.
 func TestWaitWithRemoval(t *testing.T) {
 	t.Parallel()
 	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
@@ -103,8 +103,8 @@ func TestWaitWithRemoval(t *testing.T) {
 	})
 }
 
-// An event of a failure may arrive when the job was retried by hand already: in a
-// cluster, or when callbacks are slow. It is not the end of the job.
+// In a cluster, or when callbacks are slow, the event of a failure may arrive after the job
+// was retried by hand. It is not the end of the job.
 func TestWaitIgnoresLateFailure(t *testing.T) {
 	t.Parallel()
 	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
@@ -134,7 +134,7 @@ func TestWaitRefuses(t *testing.T) {
 	require.ErrorContains(t, err, `wait for job "unknown"`)
 }
 
-// A job that is removed while somebody waits for it comes to an end, too.
+// The removal of a job ends a Wait for it, too.
 func TestWaitForRemovedJob(t *testing.T) {
 	t.Parallel()
 	f := queuetest.Open(t, queuetest.Mini, beequeue.Config{})
@@ -212,7 +212,7 @@ func TestWaitRacesClose(t *testing.T) {
 	}
 }
 
-// Many wait for the same job, and for many jobs, over one subscription.
+// Many goroutines wait for the same job, and for many jobs, over a single subscription.
 func TestWaitMany(t *testing.T) {
 	t.Parallel()
 	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
@@ -281,7 +281,7 @@ func TestWaitWithoutEvents(t *testing.T) {
 	})
 }
 
-// Watch hears of all that happens to its job, the end last, and of no other.
+// Watch hears of all that happens to its job, the end last, and of no other job.
 func TestWatch(t *testing.T) {
 	t.Parallel()
 	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
@@ -327,7 +327,7 @@ func TestWatch(t *testing.T) {
 	})
 }
 
-// A subscription is kept while anybody listens, and serves who comes later.
+// A subscription is kept while anybody listens, and serves later listeners.
 func TestWaitAgain(t *testing.T) {
 	t.Parallel()
 	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
@@ -347,9 +347,9 @@ func TestWaitAgain(t *testing.T) {
 // watchInterval is how often Wait looks although it has heard nothing.
 const watchInterval = 5 * time.Second
 
-// A Watch that finds the end of its job by looking, and not by an event, hands on the
-// events that came before it. A look and an event may be there at once, and either may be
-// taken first: so it is tried some times.
+// A Watch that finds the end of its job by looking, instead of by an event, hands on the
+// events that came before it. It is tried several times, because a look and an event may be
+// there at once, and either may be taken first.
 func TestWatchHandsOnBeforeTheEnd(t *testing.T) {
 	t.Parallel()
 	f := queuetest.Open(t, queuetest.Mini, beequeue.Config{})

@@ -20,12 +20,12 @@ import (
 	"github.com/gobeequeue/beequeue/internal/redistest"
 )
 
-// docs/acl.md says which permissions of Redis's the library needs. What it says is
-// written by TestACL, from what the library was seen to use, and then tried.
+// docs/acl.md says which permissions of Redis the library needs. TestACL writes it from
+// what the library was seen to use, and then tries it.
 
 var update = flag.Bool("update", false, "TestACL writes what it saw into docs/acl.md and README.md")
 
-// Whom and what the published lines are for.
+// Names in the published lines.
 const (
 	queueName    = "push"
 	keyBase      = "bq:{push}:"
@@ -33,13 +33,13 @@ const (
 	sentinelUser = "queues" // the user at Sentinels
 )
 
-// The library, from where this test runs.
+// Paths of the library and its documents, from the directory of this test.
 var (
 	publishedIn = []string{"../../docs/acl.md", "../../README.md"}
 	libraryDirs = []string{"../..", "../../lua", "../../internal/store", "../../internal/store/lua"}
 )
 
-// libraryFiles gives the library's files of a kind, tests not among them.
+// libraryFiles gives the library's files with that extension, without its tests.
 func libraryFiles(t *testing.T, ext string) (files []string) {
 	t.Helper()
 	for _, dir := range libraryDirs {
@@ -52,7 +52,7 @@ func libraryFiles(t *testing.T, ext string) (files []string) {
 	return files
 }
 
-// allRoles are what programs do.
+// allRoles are the roles that programs have.
 var allRoles = []struct {
 	name  string
 	plays func(*roleRun)
@@ -63,7 +63,7 @@ var allRoles = []struct {
 	{"operator", operate},
 }
 
-// allSettings need more than Dial does by itself.
+// allSettings are settings of a client that need more permissions than Dial by itself.
 var allSettings = []struct {
 	what    string
 	settle  func(*rueidis.ClientOption)
@@ -74,7 +74,8 @@ var allSettings = []struct {
 	{"`ClientOption.AlwaysRESP2` with a `ClientName`", func(o *rueidis.ClientOption) { o.AlwaysRESP2, o.ClientName = true, "api" }, true},
 }
 
-// laterVersions has what the client sends to every server, and Redis 7.0 does not know.
+// laterVersions heads the commands that the client sends to every server and Redis 7.0
+// does not know.
 const laterVersions = "Redis 7.2 or later"
 
 // redisSite is Redis as programs may find it.
@@ -115,7 +116,7 @@ func startSites(t *testing.T) []*redisSite {
 	return sites
 }
 
-// grant makes a user on all servers: Redis copies none to a replica.
+// grant makes a user on all servers, because Redis copies no users to a replica.
 func grant(t *testing.T, servers []*redistest.Server, line string) {
 	t.Helper()
 	for _, s := range servers {
@@ -140,7 +141,7 @@ func textOf(message rueidis.RedisMessage) string {
 	return text
 }
 
-// requireNoDenial demands that no server has refused anything.
+// requireNoDenial requires that no server has refused anything.
 func (site *redisSite) requireNoDenial(t *testing.T) {
 	t.Helper()
 	for _, s := range append(slices.Clone(site.nodes), site.sentinels...) {
@@ -187,7 +188,7 @@ func TestACL(t *testing.T) {
 		return
 	}
 
-	// That it suffices, and for no more than that.
+	// What is published suffices, and permits no more than that.
 	published := readBlocks(t)
 	line := func(site *redisSite, user string) string {
 		line := published[user]
@@ -303,7 +304,7 @@ func trySettings(t *testing.T, sites []*redisSite, published map[string]string, 
 	}
 }
 
-// addedFor gives what is published as needed besides with a setting.
+// addedFor gives the permissions that are published for a setting.
 func addedFor(t *testing.T, published map[string]string, what string) string {
 	t.Helper()
 	for line := range strings.Lines(published["settings"]) {
@@ -315,7 +316,7 @@ func addedFor(t *testing.T, published map[string]string, what string) string {
 	return ""
 }
 
-// findBlock finds what stands between the marks of a block.
+// findBlock finds the text between the marks of a block.
 func findBlock(text, name string) (begin, end int) {
 	mark := "<!-- acl:" + name + " -->\n"
 	begin = strings.Index(text, mark)
@@ -326,7 +327,7 @@ func findBlock(text, name string) (begin, end int) {
 	return begin, begin + strings.Index(text[begin:], "<!-- acl end -->")
 }
 
-// publish demands that the documents say what was seen, or has them say so.
+// publish requires that the documents say what was seen or, with -update, writes it there.
 func publish(t *testing.T, blocks map[string]string) {
 	t.Helper()
 	for _, file := range publishedIn {
@@ -349,8 +350,8 @@ func publish(t *testing.T, blocks map[string]string) {
 	}
 }
 
-// readBlocks gives what docs/acl.md publishes. A block that is one line of ACL
-// SETUSER is that line.
+// readBlocks gives the blocks of docs/acl.md by name. A block with a single line of ACL
+// SETUSER is given as that line.
 func readBlocks(t *testing.T) map[string]string {
 	t.Helper()
 	text, err := os.ReadFile(filepath.FromSlash(publishedIn[0]))

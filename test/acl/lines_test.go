@@ -29,7 +29,7 @@ type sightings struct {
 
 type roleSightings struct {
 	commands map[string]bool            // that it may run only if it is granted them
-	writes   map[string]bool            // keys, but for what scripts declare
+	writes   map[string]bool            // keys, without those that scripts declare
 	ran      map[string]map[string]bool // script -> commands
 }
 
@@ -44,9 +44,8 @@ func newSightings(site *redisSite) *sightings {
 	return s
 }
 
-// scripting are the commands that name more keys than they touch, and count as
-// writing to each (Redis's key specifications of EVAL): so what a script may do is a
-// matter of the commands in it.
+// scripting are the commands that name more keys than they touch. Redis's key specifications
+// of EVAL count them as writing to each key. So the commands in a script limit what it does.
 var scripting = []string{"eval", "evalsha"}
 
 // add takes in what a role was seen to use at a site.
@@ -134,7 +133,7 @@ func (site *redisSite) keys(t *testing.T, args []string) map[string]bool {
 	return keys
 }
 
-// addSettings takes in what a client needs besides that is made in another way.
+// addSettings takes in what clients with other settings need besides.
 func (s *sightings) addSettings(t *testing.T, site *redisSite) {
 	for _, setting := range allSettings {
 		if site.cluster != nil && !setting.cluster {
@@ -161,7 +160,7 @@ func (s *sightings) addSettings(t *testing.T, site *redisSite) {
 	}
 }
 
-// everyone tells whether every role has a command.
+// everyone reports whether every role has a command.
 func (s *sightings) everyone(command string) bool {
 	for _, role := range s.roles {
 		if !role.commands[command] {
@@ -171,9 +170,8 @@ func (s *sightings) everyone(command string) bool {
 	return true
 }
 
-// requireComplete demands that nothing was left out that there is: each script ran
-// each command that its source has, and each command that the Go sources build was
-// sent.
+// requireComplete requires that nothing was left out: each script ran each command in its
+// source, and each command that the Go sources build was sent.
 func (s *sightings) requireComplete(t *testing.T) {
 	t.Helper()
 	names, sources := libraryScripts(t)
@@ -250,13 +248,13 @@ func (s *sightings) newer(t *testing.T, site *redisSite) (names []string) {
 	return slices.Compact(names)
 }
 
-// line gives the line that makes a user for a role; with old, for Redis 6.2, which
+// line gives the line that makes a user for a role. With old, it is for Redis 6.2, which
 // does not tell reading from writing and has no selectors.
 func (s *sightings) line(t *testing.T, site *redisSite, name string, old bool) string {
 	t.Helper()
 	role := s.roles[name]
 	words := []string{"ACL SETUSER", name, "reset on", ">" + password, "resetchannels"}
-	// Who writes to most of the keys may write to all.
+	// A role that writes to most of the keys may write to all.
 	wide := old || 2*len(role.writes) > len(s.keys)
 	if wide {
 		words = append(words, "~"+keyBase+"*")

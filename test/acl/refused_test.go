@@ -13,7 +13,8 @@ import (
 	"github.com/gobeequeue/beequeue/internal/queuetest"
 )
 
-// What is refused to all roles: what rules the server, and other queues.
+// refusedToAll are the commands that no role may run: those that rule the server, and those
+// on other queues.
 var refusedToAll = [][]string{
 	{"FLUSHALL"},
 	{"FLUSHDB"},
@@ -35,7 +36,7 @@ var refusedToAll = [][]string{
 	{"EVAL", "return redis.call('FLUSHALL')", "0"},
 }
 
-// What is refused to some, of the queue's own.
+// refusedTo are the commands on the queue's own keys that a role may not run.
 var refusedTo = map[string][][]string{
 	"producer": {
 		{"LRANGE", keyBase + "active", "0", "-1"},
@@ -53,11 +54,12 @@ var refusedTo = map[string][][]string{
 	},
 }
 
-// refusal is what Redis says: of a command, and of one in a script.
+// refusal matches Redis's error for a refused command, and for a refused command in a
+// script.
 var refusal = regexp.MustCompile("NOPERM|The user executing the script can't")
 
-// tryRefused has a user do what its role does not ask for. What is refused leaves
-// nothing behind.
+// tryRefused has a user do what its role does not include. A refused call leaves nothing
+// behind.
 func tryRefused(r *roleRun) {
 	t := r.t
 	client := r.dial()
@@ -117,7 +119,7 @@ func send(t *testing.T, client rueidis.Client, command []string) error {
 	return conn.Do(queuetest.Bounded(t), conn.B().Arbitrary(command...).Build()).Error()
 }
 
-// requireIdle demands that a worker of the user's gets nothing done.
+// requireIdle requires that a worker of this user gets nothing done.
 func (r *roleRun) requireIdle(client rueidis.Client) {
 	r.t.Helper()
 	heard := make(chan error, 1)
@@ -137,7 +139,7 @@ func (r *roleRun) requireIdle(client rueidis.Client) {
 	r.all.CloseQueue(q)
 }
 
-// contents gives all that the servers hold.
+// contents gives all that the server holds.
 func (r *roleRun) contents() map[string]string {
 	r.t.Helper()
 	contents := make(map[string]string)

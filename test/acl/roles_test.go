@@ -19,7 +19,7 @@ import (
 	"github.com/gobeequeue/beequeue/internal/queuetest"
 )
 
-// roleRun is a user of Redis that does all that its role asks for.
+// roleRun is a user of Redis that does all that its role includes.
 type roleRun struct {
 	t     *testing.T
 	site  *redisSite
@@ -28,8 +28,8 @@ type roleRun struct {
 	all   *queuetest.Fixture // the same queue, in the hands of a user who may do anything
 }
 
-// startRun clears the queue, and forgets all scripts: so the first call of each is by
-// its text.
+// startRun clears the queue, and has the servers forget all scripts, so that the first call
+// of each sends its text.
 func startRun(t *testing.T, site *redisSite, user string) *roleRun {
 	t.Helper()
 	r := &roleRun{t: t, site: site, user: user, notes: takeNotes(t, site)}
@@ -105,8 +105,8 @@ func (r *roleRun) begin(config beequeue.Config, expected ...func(error) bool) (r
 	return client, q
 }
 
-// finish does what every role may meet in a cluster, a slot that moves, and closes the
-// queue. The slot has no keys: then its old owner sends everybody on.
+// finish has a cluster move the queue's slot, as every role may meet it, and closes the
+// queue. The slot has no keys, because its old owner sends clients on only then.
 func (r *roleRun) finish(client rueidis.Client, q *beequeue.Queue) {
 	r.t.Helper()
 	if r.site.cluster != nil {

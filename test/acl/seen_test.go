@@ -25,9 +25,8 @@ import (
 	"github.com/gobeequeue/beequeue/internal/redistest"
 )
 
-// wireNotes are what a user was seen to do: the commands that came over its
-// connections, as its client wrote them, and those that its scripts ran, as MONITOR
-// tells. What other users do meanwhile is not in them.
+// wireNotes has the commands of one user: those that its client wrote to its connections,
+// and those that its scripts ran, from MONITOR. It leaves out what other users do.
 type wireNotes struct {
 	t    *testing.T
 	site *redisSite
@@ -94,8 +93,8 @@ func (c *notedConn) Write(b []byte) (int, error) {
 	}
 }
 
-// parseRequest reads a command off the beginning of what a client wrote. It gives
-// nothing as long as the command's end is not there.
+// parseRequest reads the command at the beginning of what a client wrote. It gives nothing
+// until the command is complete.
 func parseRequest(b []byte) (args []string, length int) {
 	r := bytes.NewReader(b)
 	reader := bufio.NewReader(r)
@@ -151,7 +150,7 @@ func (n *wireNotes) note(uses map[string]usage, commands commandTable, args []st
 	return use.name
 }
 
-// has tells whether the user has sent a command to a server with data.
+// has reports whether the user has sent a command to a server with data.
 func (n *wireNotes) has(name string) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -166,8 +165,8 @@ func (n *wireNotes) has(name string) bool {
 // monitorLine is what MONITOR says of a command: when, the database, who, what.
 var monitorLine = regexp.MustCompile(`^\+[\d.]+ \[\d+ (\S+)\] (.*)$`)
 
-// monitor takes notes of what the user's scripts run at a server. Scripts run in one
-// step: so what a script ran stands right behind it.
+// monitor takes notes of what the user's scripts run at a server. Scripts run in one step,
+// so their commands follow them directly.
 func (n *wireNotes) monitor(s *redistest.Server) {
 	n.t.Helper()
 	conn, err := net.Dial("tcp", s.Addr)
@@ -247,8 +246,8 @@ func (n *wireNotes) end() {
 	}
 }
 
-// libraryScripts are the library's scripts: the SHA1 that names each, and the commands
-// that its source names.
+// libraryScripts gives the names of the library's scripts by SHA1, and the commands in the
+// source of each by its name.
 func libraryScripts(t *testing.T) (names map[string]string, commands map[string][]string) {
 	t.Helper()
 	sources := make(map[string]string)

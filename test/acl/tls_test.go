@@ -76,7 +76,7 @@ func (a *authority) pool() *x509.CertPool {
 	return pool
 }
 
-// writePEM writes what Redis reads.
+// writePEM writes a file that Redis reads, and gives its path.
 func writePEM(t *testing.T, name, kind string, content []byte) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)
@@ -84,7 +84,7 @@ func writePEM(t *testing.T, name, kind string, content []byte) string {
 	return path
 }
 
-// startTLS starts a server that speaks TLS alone, and only with clients that have a
+// startTLS starts a server that only speaks TLS, and only with clients that have a
 // certificate of the same authority.
 func startTLS(t *testing.T, a *authority) *redistest.Server {
 	t.Helper()
@@ -106,9 +106,9 @@ func withCertificates(roots *x509.CertPool, certificates ...tls.Certificate) fun
 	return func(o *rueidis.ClientOption) { o.TLSConfig.RootCAs, o.TLSConfig.Certificates = roots, certificates }
 }
 
-// A queue on a server that asks its clients for certificates: all connections have
-// them, those that wait and those that are subscribed too. Users with a password and
-// no more permissions than they need go over it as well.
+// On a server that asks its clients for certificates, all connections of a queue have them,
+// including those that block and those that are subscribed. Users with a password and no
+// more permissions than they need work over TLS as well.
 func TestTLS(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
@@ -146,7 +146,8 @@ func TestTLS(t *testing.T) {
 	}
 }
 
-// Whatever is wrong with the certificates, Dial ends with its context, and says it.
+// Whatever is wrong with the certificates, Dial ends with its context, and its error says
+// what it is.
 func TestTLSRefused(t *testing.T) {
 	t.Parallel()
 	a, foreign := newAuthority(t), newAuthority(t)
@@ -181,7 +182,7 @@ func TestTLSRefused(t *testing.T) {
 					late = append(late, time.Since(began)-most)
 					return err
 				}
-				// A machine that is busy may not come to the end of a try.
+				// A busy machine may not complete a try.
 				err, most := dial(time.Second), time.Second
 				for most < 20*time.Second && (!strings.Contains(err.Error(), c.want) || slices.Min(late) > 2*time.Second) {
 					most *= 3
@@ -194,8 +195,8 @@ func TestTLSRefused(t *testing.T) {
 	}
 }
 
-// A server that does not want a client's certificate says so and hangs up. In TLS 1.3
-// the client may be sending by then: it must hear of the reason all the same.
+// A server that rejects a client's certificate says so and hangs up. In TLS 1.3 the client
+// may be sending by then. It must hear of the reason nevertheless.
 func TestDialHearsWhyTLSEnded(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)

@@ -52,7 +52,7 @@ func TestFaultReadsAreBounded(t *testing.T) {
 	}
 }
 
-// Close gets by without a connection that the client has not got.
+// Close does not wait for a connection that the client has not got.
 func TestFaultCloseWithSmallPool(t *testing.T) {
 	t.Parallel()
 	s := startRedis(t)
@@ -83,7 +83,7 @@ func TestFaultCloseWithSmallPool(t *testing.T) {
 	assert.Less(t, time.Since(began), 15*time.Second)
 }
 
-// A standing turn that is refused is not made again and again.
+// A worker does not repeat a refused blocking call again and again.
 func TestFaultStandingTurnRefused(t *testing.T) {
 	t.Parallel()
 	s := startRedis(t)
@@ -103,7 +103,7 @@ func TestFaultStandingTurnRefused(t *testing.T) {
 	view.allSucceeded(2)
 }
 
-// Wait does not rely on events, which nobody may send.
+// Wait does not rely on events, because workers may send none.
 func TestFaultWaitWithoutEvents(t *testing.T) {
 	t.Parallel()
 	s := startRedis(t)
@@ -131,8 +131,8 @@ func TestFaultWaitWithoutEvents(t *testing.T) {
 	})
 }
 
-// closingClient runs a call of a lane, and then says six times that it is closed: as a
-// client of Sentinel may in a failover.
+// closingClient runs a call of a lane, and then says six times that it is closed. A client
+// of Sentinel may do so in a failover.
 type closingClient struct {
 	rueidis.Client
 
@@ -157,8 +157,8 @@ func (c *closingClient) Do(ctx context.Context, command rueidis.Completed) rueid
 	return c.Client.Do(ctx, command)
 }
 
-// A turn whose reply did not come for so long that the client gave up is made again
-// under its number: so its outcomes are recorded once, and its claims run.
+// The client gives up a turn whose reply does not come. The turn is repeated under its
+// number: its outcomes are recorded once, and its claims run.
 func TestFaultTurnUncertain(t *testing.T) {
 	t.Parallel()
 	s := startRedis(t)
@@ -184,8 +184,8 @@ func TestFaultTurnUncertain(t *testing.T) {
 	require.Empty(t, started)
 }
 
-// A Save whose reply did not come for so long that the client gave up goes on under its
-// number: so its job is stored once.
+// The client gives up a Save whose reply does not come. The Save is repeated under its
+// number: its job is stored once.
 func TestFaultSaveUncertain(t *testing.T) {
 	t.Parallel()
 	s := startRedis(t)
@@ -211,7 +211,7 @@ func TestFaultSaveUncertain(t *testing.T) {
 	require.Equal(t, "2", second.ID)
 }
 
-// What a client that is closed says comes back, with a reason.
+// The error of a closed client comes back, with a reason.
 func TestFaultClosedClient(t *testing.T) {
 	t.Parallel()
 	closed := queuetest.Dial(t, startRedis(t).URL())
@@ -240,8 +240,8 @@ func (c *garblingClient) Do(ctx context.Context, command rueidis.Completed) ruei
 	return result
 }
 
-// A reply that cannot be read tells nothing of what was done: the call is made again,
-// under its name. So a job is saved once, and what was claimed is run.
+// A reply that cannot be read does not tell what was done. The call is repeated under its
+// name: a job is saved once, and claimed jobs are run.
 func TestFaultRepliesGarbled(t *testing.T) {
 	t.Parallel()
 	s := startRedis(t)
@@ -265,8 +265,8 @@ func TestFaultRepliesGarbled(t *testing.T) {
 	}
 }
 
-// breakingConn breaks in the midst of the first HMGET, which the writer does not hear:
-// what it writes from then on goes nowhere, and not before goOn is closed.
+// breakingConn breaks in the middle of the first HMGET, and its writer does not notice.
+// Later writes go nowhere, and wait until goOn is closed.
 type breakingConn struct {
 	net.Conn
 	breaks  *atomic.Bool
@@ -291,8 +291,8 @@ func (c *breakingConn) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// A read on a connection that broke is made again by the client, which then uses its
-// memory for the next command, while the connection that broke may still be writing it.
+// The client repeats a read when its connection broke, and then reuses its memory for the
+// next command. The broken connection may still be writing that memory.
 func TestFaultReadMadeAgain(t *testing.T) {
 	t.Parallel()
 	s := startRedis(t)

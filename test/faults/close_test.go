@@ -44,11 +44,11 @@ func connectionsOf(t *testing.T, client rueidis.Client, name string) int {
 	return strings.Count(list, " name="+name+" ")
 }
 
-// Close leaves no goroutine, no subscription and no connection of the queue's,
-// while the user's client stays open: whether the worker was idle, with a
-// connection that blocks, or busy.
+// Close leaves no goroutine, no subscription and no connection of the queue's, and the
+// user's client stays open. That holds for an idle worker, whose connection blocks, and
+// for a busy worker.
 //
-// It does not run beside other tests, which have goroutines, too.
+// It does not run beside other tests, because they have goroutines, too.
 func TestFaultCloseLeavesNothing(t *testing.T) {
 	s := startRedis(t)
 	direct := queuetest.Dial(t, s.URL())
@@ -59,8 +59,8 @@ func TestFaultCloseLeavesNothing(t *testing.T) {
 	}
 }
 
-// leaveAfterClose closes a queue, and tells how long its goroutines and connections were
-// there after that.
+// leaveAfterClose closes a queue, and gives how long its goroutines and connections
+// outlived that.
 func leaveAfterClose(t *testing.T, s *redistest.Server, direct rueidis.Client, busy bool) time.Duration {
 	t.Helper()
 	name := newName()
@@ -133,8 +133,8 @@ func (l *lateClient) Mode() rueidis.ClientMode {
 	return l.Client.Mode()
 }
 
-// A connection that waited for jobs, and is left in the client's pool, is closed, too,
-// if the worker was stopped when it was just about to wait again.
+// A connection that waited for jobs stays in the client's pool. It is closed, too, if the
+// worker was stopped when it was about to wait again.
 func TestFaultCloseBeforeWaiting(t *testing.T) {
 	t.Parallel()
 	s := startRedis(t)
@@ -162,11 +162,11 @@ func TestFaultCloseBeforeWaiting(t *testing.T) {
 	require.Less(t, time.Since(began), 20*time.Second, "it is for Close to end it, not for the idle timeout")
 }
 
-// Handlers may finish until the deadline; then what is unfinished is in waiting
-// at once, and what a handler returns after that counts for nothing.
+// Handlers may finish until the deadline. Then unfinished jobs are in waiting at once, and
+// what a handler returns after that is not recorded.
 //
-// Bee-Queue: close with a timeout leaves the jobs in active until a stall check,
-// and rejects.
+// Bee-Queue: close with a timeout leaves the jobs in active until a stall check, and
+// rejects.
 func TestFaultCloseHandsBack(t *testing.T) {
 	t.Parallel()
 	s := startRedis(t)
@@ -222,7 +222,7 @@ func TestFaultCloseHandsBack(t *testing.T) {
 	require.ErrorIs(t, q.Process(queuetest.Bounded(t), 1, func(context.Context, *beequeue.Job) (any, error) { return nil, nil }), beequeue.ErrClosed)
 }
 
-// A job that was claimed and not started when Close began goes back at once.
+// A job that was claimed but not started when Close began goes back at once.
 func TestFaultCloseReturnsClaimed(t *testing.T) {
 	t.Parallel()
 	s := startRedis(t)

@@ -12,9 +12,9 @@ import (
 	"github.com/gobeequeue/beequeue/internal/redistest"
 )
 
-// A cluster of three masters with replicas: a failover, a slot that moves to
-// another master with all its keys, and a master that is killed. Workers need no
-// restart; what loses no data loses and doubles no job.
+// A cluster of three masters with replicas has a failover, a slot that moves to another
+// master with all its keys, and a master that is killed. Workers need no restart. A fault
+// that loses no data neither loses nor doubles a job.
 //
 // Bee-Queue: its keys lie in several slots, so it does not run on a cluster.
 func TestFaultCluster(t *testing.T) {
@@ -36,8 +36,8 @@ func TestFaultCluster(t *testing.T) {
 	u.end(view, false)
 }
 
-// A master is killed. What it had acknowledged and not yet told its replica is
-// lost; workers go on, and the queue is in order.
+// A master is killed. Writes that it acknowledged but did not send to its replica are
+// lost. Workers go on, and the queue is in order.
 func TestFaultClusterMasterKilled(t *testing.T) {
 	queuetest.SkipShort(t)
 	t.Parallel()
@@ -104,9 +104,9 @@ func awaitCopy(t *testing.T, u *traffic, master *redistest.Server) map[string]bo
 	return copied
 }
 
-// requireSettled stops the saves, waits until all that is left has run, and checks
-// the queue. Jobs may be lost, because replication is asynchronous, but none of those
-// that were copied; it says how many.
+// requireSettled stops the saves, waits until all remaining jobs have run, and checks the
+// queue. Jobs may be lost, because replication is asynchronous, but no copied job may. It
+// logs how many were lost.
 func requireSettled(t *testing.T, u *traffic, view *keys, copied map[string]bool) {
 	t.Helper()
 	ids := u.endSaves()

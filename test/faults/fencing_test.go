@@ -15,12 +15,12 @@ import (
 	"github.com/gobeequeue/beequeue/internal/redistest"
 )
 
-// A worker process is stopped for longer than its lease while it runs a job.
-// Another takes the job over and finishes it; then the first goes on. What it
-// does counts for nothing, and it is told so.
+// A worker process is stopped for longer than its lease while it runs a job. Another takes
+// the job over and finishes it; then the first goes on. The outcome of the first is not
+// recorded, and the first is told so.
 //
-// Bee-Queue: the late worker's MULTI writes its record, adds the job to
-// succeeded and publishes a second event, whoever has the job.
+// Bee-Queue: the late worker's MULTI writes its record, adds the job to succeeded and
+// publishes a second event, no matter who has the job.
 func TestFaultStoppedWorkerIsFenced(t *testing.T) {
 	for _, does := range []string{childLate, childObeys} {
 		t.Run(does, func(t *testing.T) {
@@ -70,7 +70,7 @@ func TestFaultStoppedWorkerIsFenced(t *testing.T) {
 	}
 }
 
-// The same within one process: a worker's connections carry nothing for longer
+// The same happens within one process: a worker's connections carry nothing for longer
 // than its lease.
 func TestFaultCutOffWorkerIsFenced(t *testing.T) {
 	t.Parallel()
@@ -114,10 +114,10 @@ func TestFaultCutOffWorkerIsFenced(t *testing.T) {
 	assert.Zero(t, view.number("HLEN", "owners"))
 }
 
-// A job that kills its worker each time is failed after MaxStalls+1 runs; the
-// jobs beside it complete.
+// A job that kills its worker each time fails after MaxStalls+1 runs. The jobs beside it
+// complete.
 //
-// Bee-Queue: there is no limit, the job goes on killing workers for ever.
+// Bee-Queue: there is no limit, and the job kills workers for ever.
 func TestFaultKillerJobIsFailed(t *testing.T) {
 	t.Parallel()
 	const stall = 500 * time.Millisecond

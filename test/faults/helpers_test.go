@@ -21,9 +21,8 @@ import (
 	"github.com/gobeequeue/beequeue/internal/redistest"
 )
 
-// The fault tests (fault_*_test.go) break what a queue stands on, a real
-// redis-server and the connections to it, and check what was promised. Each test
-// starts the servers it needs.
+// The tests of this package break a real redis-server and the connections to it, and check
+// what docs/guarantees.md promises. Each test starts the servers it needs.
 
 // startRedis starts a server of the test's own.
 func startRedis(t *testing.T, args ...string) *redistest.Server {
@@ -32,7 +31,7 @@ func startRedis(t *testing.T, args ...string) *redistest.Server {
 	return redistest.Start(t, args...)
 }
 
-// isTurn matches the calls of a worker that record outcomes and claim jobs.
+// isTurn reports whether a request is a turn: outcomes in, jobs out.
 func isTurn(request []byte) bool {
 	return queuetest.IsScript(request) && bytes.Contains(request, []byte("\r\n$2\r\n14\r\n")) // keys
 }
@@ -76,7 +75,7 @@ func every(interval time.Duration, f func()) (stop func()) {
 	})
 }
 
-// errorLog are what OnError got.
+// errorLog has the errors that OnError got.
 type errorLog struct {
 	mu  sync.Mutex
 	all []error
@@ -111,8 +110,8 @@ var queueNumber atomic.Int64 // names queues
 // newName gives a queue name that no other test uses.
 func newName() string { return fmt.Sprintf("fault%d", queueNumber.Add(1)) }
 
-// queue is a queue value and what its OnError got. It is closed when the
-// test is over.
+// queue is a queue value and the errors that its OnError got. It is closed when the test
+// is over.
 type queue struct {
 	*beequeue.Queue
 	t    *testing.T
@@ -154,7 +153,7 @@ func (f *queue) save(data any) *beequeue.Job {
 	return job
 }
 
-// keys looks at a queue's keys beside the library.
+// keys reads a queue's keys without the library.
 type keys struct {
 	t      *testing.T
 	client rueidis.Client
@@ -196,7 +195,7 @@ func (v *keys) record(id string) string {
 	return record
 }
 
-// places tells where each id is.
+// places gives the keys that each id is in.
 func (v *keys) places() map[string][]string {
 	v.t.Helper()
 	found := make(map[string][]string)
@@ -213,8 +212,8 @@ func (v *keys) places() map[string][]string {
 	return found
 }
 
-// check demands that every record is in exactly one place, and that nothing is
-// in a place without a record. Nobody may use the queue meanwhile.
+// check requires that every record is in exactly one place, and that every id in a place
+// has a record. Nobody may use the queue meanwhile.
 func (v *keys) check() {
 	v.t.Helper()
 	places := v.places()
@@ -238,8 +237,8 @@ func (v *keys) stallCheck() {
 	})
 }
 
-// settled tells whether every record is in exactly one place by now. After a
-// failover, a connection may show the old master's view for some seconds more.
+// settled reports whether every record is in exactly one place by now. After a failover, a
+// connection may show the old master's view for some seconds more.
 func (v *keys) settled() bool {
 	v.t.Helper()
 	places, records := v.places(), v.list("HKEYS", "jobs")
@@ -285,8 +284,7 @@ func (r *runCounts) of(id string) int {
 	return r.times[id]
 }
 
-// once demands that each job ran at least once and, unless some may have been
-// doubled, no more than that.
+// once requires that each job ran at least once and, unless doubled, not more than once.
 func (r *runCounts) once(t *testing.T, ids []string, doubled bool) {
 	t.Helper()
 	for _, id := range ids {
@@ -298,7 +296,7 @@ func (r *runCounts) once(t *testing.T, ids []string, doubled bool) {
 	}
 }
 
-// lineHasAll tells whether a line of text has all the parts.
+// lineHasAll reports whether a line of text has all the parts.
 func lineHasAll(text string, parts ...string) bool {
 	for line := range strings.Lines(text) {
 		all := true

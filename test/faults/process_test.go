@@ -21,15 +21,15 @@ import (
 	"github.com/gobeequeue/beequeue/internal/queuetest"
 )
 
-// What a worker process of the fault tests does with its jobs.
+// What a worker process does with its jobs.
 const (
 	childObeys = "obeys" // runs until its context ends
 	childLate  = "late"  // runs until it is told to finish, whatever its context says
 	childKills = "kills" // kills itself at jobs that say so
 )
 
-// child is a worker in a process of its own: this test binary, which runs
-// TestFaultChild and nothing else.
+// child is a worker in a process of its own. The process is this test binary, running only
+// TestFaultChild.
 type child struct {
 	t     *testing.T
 	cmd   *exec.Cmd
@@ -93,7 +93,7 @@ func (c *child) signal(s os.Signal) {
 	require.NoError(c.t, c.cmd.Process.Signal(s))
 }
 
-// TestFaultChild is the worker process; it is no test.
+// TestFaultChild is the worker process and not a test.
 func TestFaultChild(t *testing.T) {
 	does := os.Getenv("BEEQUEUE_CHILD")
 	if does == "" {

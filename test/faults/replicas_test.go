@@ -15,8 +15,8 @@ import (
 	"github.com/gobeequeue/beequeue/internal/redistest"
 )
 
-// A Save waits until so many replicas have the job. Where there are not enough, the
-// job is stored all the same, and the error says that nobody knows for sure.
+// A Save waits until Config.SaveReplicas replicas have the job. If there are too few, the
+// job is stored anyway, and the error says that its fate is uncertain.
 func TestFaultSaveReplicas(t *testing.T) {
 	t.Parallel()
 	master := startRedis(t)
@@ -106,7 +106,7 @@ func TestFaultSaveReplicasCluster(t *testing.T) {
 	require.Empty(t, findings)
 }
 
-// Redis's maxmemory has a name of its own.
+// A Save that Redis's maxmemory stops returns ErrOutOfMemory.
 func TestFaultOutOfMemoryHasAName(t *testing.T) {
 	t.Parallel()
 	s := startRedis(t, "--maxmemory-policy", "noeviction")

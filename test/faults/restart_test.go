@@ -30,8 +30,7 @@ type traffic struct {
 	wg   sync.WaitGroup
 }
 
-// startTraffic starts traffic over connections made by connect, which is called for
-// the producer and each worker.
+// startTraffic starts traffic. The producer and each worker have a client of their own.
 func startTraffic(t *testing.T, url string, config beequeue.Config) *traffic {
 	t.Helper()
 	name := newName()
@@ -72,7 +71,7 @@ func startTraffic(t *testing.T, url string, config beequeue.Config) *traffic {
 	return u
 }
 
-// flows waits until 50 more jobs have run, and tells how long the first took.
+// flows waits until 50 more jobs have run, and gives how long the first took.
 func (u *traffic) flows(when string) time.Duration {
 	u.t.Helper()
 	began, before := time.Now(), u.ran.Load()
@@ -101,8 +100,8 @@ func (u *traffic) endSaves() []string {
 	return u.ids
 }
 
-// end stops the saves, and demands that every job that was acknowledged has run,
-// once unless doubled, and that nothing else is there.
+// end stops the saves, and requires that every acknowledged job has run and that no other
+// job is there. Unless doubled, each must have run only once.
 func (u *traffic) end(view *keys, doubled bool) {
 	u.t.Helper()
 	ids := u.endSaves()
@@ -229,8 +228,8 @@ func TestFaultWorkerWaitsForRedis(t *testing.T) {
 	})
 }
 
-// A server that does not answer for longer than a lease lasts lets all leases run out.
-// That is no reason to take jobs back: nobody could phone in.
+// All leases run out while a server does not answer for longer than a lease lasts. That is
+// no reason to take jobs back, because no worker could phone in.
 func TestFaultRedisFrozenTakesNothingBack(t *testing.T) {
 	t.Parallel()
 	const stall, jobs = 2 * time.Second, 8
@@ -265,8 +264,9 @@ func TestFaultRedisFrozenTakesNothingBack(t *testing.T) {
 	require.NoError(t, q.errs.find(beequeue.ErrOwnershipLost, ""))
 }
 
-// An outage that begins after a stall check and ends when the next is due lets leases run
-// out, and does not show in the time between the two. It is no reason to take jobs back.
+// Leases run out in an outage that begins after a stall check and ends when the next is
+// due. The time between the two checks does not show that outage. It is no reason to take
+// jobs back.
 func TestFaultOutageBetweenChecks(t *testing.T) {
 	t.Parallel()
 	const stall = 3 * time.Second

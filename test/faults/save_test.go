@@ -24,8 +24,8 @@ import (
 // The reply of a save is lost after Redis ran it; Save returns nil, and the job
 // is there once.
 //
-// Bee-Queue: the reply is an error for the caller, who saves again, and the job
-// is there twice; ioredis' own resending does the same without asking.
+// Bee-Queue: the caller gets an error and saves again, and the job is there twice. When
+// ioredis resends by itself, the job is there twice, too.
 func TestFaultSaveReplyLost(t *testing.T) {
 	t.Parallel()
 	s := startRedis(t)
@@ -124,9 +124,8 @@ func TestFaultSaveAllWithCuts(t *testing.T) {
 	view.check()
 }
 
-// Connections are cut at random under 2,000 saves. What Save acknowledged is
-// there once; what it was uncertain of is there at most once; and saving such a
-// job again ends with one.
+// Connections are cut at random under 2,000 saves. An acknowledged job is there once. An
+// uncertain job is there at most once, and is there once after it is saved again.
 func TestFaultConcurrentSavesWithCuts(t *testing.T) {
 	t.Parallel()
 	const savers, each = 100, 20
@@ -197,8 +196,8 @@ func TestFaultConcurrentSavesWithCuts(t *testing.T) {
 	}
 }
 
-// Redis is away until after the deadline of Save; then Save of the same job
-// ends with one.
+// Redis is away until after the deadline of Save. A second Save of the same job stores it
+// once.
 func TestFaultSaveWhileRedisIsAway(t *testing.T) {
 	t.Parallel()
 	s := startRedis(t, "--appendonly", "yes", "--appendfsync", "always")
@@ -245,8 +244,8 @@ func TestFaultSaveWhileRedisIsAway(t *testing.T) {
 	require.ErrorContains(t, all, "not")
 }
 
-// A very large SaveAll that gives up does so at once, and those that were not sent
-// can be saved again.
+// A very large SaveAll gives up at once when its context ends, and the jobs that were not
+// sent can be saved again.
 func TestFaultLargeSaveAllGivesUp(t *testing.T) {
 	t.Parallel()
 	const n = 20_000
@@ -275,8 +274,8 @@ func TestFaultLargeSaveAllGivesUp(t *testing.T) {
 	require.Equal(t, int64(n+1), view.number("LLEN", "waiting"))
 }
 
-// A call is repeated after its reply was lost, and is refused then: that says
-// nothing of the first. It is repeated until it is answered.
+// A call is repeated after its reply was lost, and the repetition is refused. A refusal does
+// not tell what became of the first call, so the call is repeated until it is answered.
 func TestFaultRefusalAfterLostReply(t *testing.T) {
 	t.Parallel()
 	s := startRedis(t)
@@ -308,8 +307,8 @@ func TestFaultRefusalAfterLostReply(t *testing.T) {
 	require.NoError(t, saver.RemoveJob(queuetest.Bounded(t), job.ID))
 }
 
-// The same with a claim: the job must not stay in active, unknown to the worker
-// that has it, for as long as that lives.
+// The same happens to a claim. The job must not stay in active without its worker knowing,
+// for as long as the worker lives.
 func TestFaultRefusalAfterLostClaim(t *testing.T) {
 	t.Parallel()
 	s := startRedis(t)

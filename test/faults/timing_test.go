@@ -17,7 +17,7 @@ import (
 	"github.com/gobeequeue/beequeue/internal/redistest"
 )
 
-// startsOf runs a worker that tells when each job started.
+// startsOf runs a worker, and gives when each job started.
 func startsOf(q *queue) <-chan time.Time {
 	starts := make(chan time.Time, 100)
 	q.process(2, func(context.Context, *beequeue.Job) (any, error) {
@@ -51,8 +51,8 @@ func TestFaultDelayedStartsOnTime(t *testing.T) {
 	assert.Empty(t, q.errs.list())
 }
 
-// Nobody hears that a delayed job is due earlier than the others: it starts all
-// the same, 5 s late at most.
+// Nobody hears that a delayed job is due earlier than the others. It starts nevertheless,
+// at most 5 s late.
 //
 // Bee-Queue: the job waits for the next timer, up to delayedDebounce and longer.
 func TestFaultDelayedMessageLost(t *testing.T) {
@@ -74,9 +74,9 @@ func TestFaultDelayedMessageLost(t *testing.T) {
 	})
 }
 
-// Rounds of looking for delayed and for stalled jobs fail for a while, because a
-// key is no longer what it was or because Redis is out of reach. The errors are
-// told, a few a second at most, and the rounds go on by themselves.
+// Looking for delayed and for stalled jobs fails for a while, because a key has another
+// type or because Redis is out of reach. OnError gets a few errors a second at most, and
+// the rounds go on by themselves.
 //
 // Bee-Queue: a stall check that fails once ends the checks of that process.
 func TestFaultRoundsGoOn(t *testing.T) {
@@ -136,11 +136,11 @@ func TestFaultRoundsGoOn(t *testing.T) {
 	view.allSucceeded(2 * 5)
 }
 
-// A key has the wrong type. A save stores nothing of its job then, and says why;
-// workers say it, too, and do not run hot; all goes on when the key is gone.
+// A key has the wrong type. A save stores nothing of its job and returns the reason. Workers
+// report it, too, and do not run hot. All goes on when the key is gone.
 //
-// Bee-Queue: addJob has stored the record before LPUSH fails, and the job is
-// nowhere; the retry of BRPOPLPUSH waits twice as long each time without a bound.
+// Bee-Queue: addJob has stored the record before LPUSH fails, and the job is nowhere. The
+// retry of BRPOPLPUSH waits twice as long each time without a bound.
 func TestFaultWrongType(t *testing.T) {
 	for _, key := range []string{"waiting", "jobs", "delayed", "calls"} {
 		t.Run(key, func(t *testing.T) {
@@ -187,8 +187,8 @@ func TestFaultWrongType(t *testing.T) {
 	}
 }
 
-// Redis is out of memory. Saves fail and say so, and store nothing; jobs that run
-// finish; what lost workers left is taken back; all goes on when there is memory.
+// Redis is out of memory. Saves fail, say so, and store nothing. Running jobs finish, and
+// the jobs of lost workers are taken back. All goes on when there is memory.
 func TestFaultOutOfMemory(t *testing.T) {
 	t.Parallel()
 	const stall = time.Second
@@ -228,8 +228,8 @@ func TestFaultOutOfMemory(t *testing.T) {
 	view.allSucceeded(4)
 }
 
-// A worker that has nothing to do is quiet, also after it had much to do: it waits, and
-// does not ask again and again.
+// A worker that has nothing to do waits instead of asking again and again, also after it
+// had much to do.
 func TestFaultIdleWorkerIsQuiet(t *testing.T) {
 	for _, concurrency := range []int{1, 10, 50} {
 		t.Run(strconv.Itoa(concurrency), func(t *testing.T) {

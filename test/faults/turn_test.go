@@ -15,8 +15,8 @@ import (
 	"github.com/gobeequeue/beequeue/internal/redistest"
 )
 
-// An id whose record is gone is dropped when it is claimed, and so is a second
-// copy of an id that runs already; neither stays in active.
+// A claim drops an id whose record is gone, and a second copy of an id that runs already.
+// Neither stays in active.
 //
 // Bee-Queue: BRPOPLPUSH has moved the id to active before anybody looks for its
 // record, and there it stays until a stall check; a copy runs beside the first.
@@ -44,8 +44,8 @@ func TestFaultClaimWithoutRecord(t *testing.T) {
 	require.Zero(t, view.number("HLEN", "owners"))
 }
 
-// A worker process is killed just as the call that waits for jobs has claimed one: it
-// has no more than that one, which the stall check gives to another worker.
+// A worker process is killed when its blocking call has just claimed a job. It has only
+// that job, which the stall check gives to another worker.
 //
 // Bee-Queue: the same, if the queue runs stall checks at all.
 func TestFaultKilledWhenWoken(t *testing.T) {
@@ -86,7 +86,7 @@ func TestFaultKilledWhenWoken(t *testing.T) {
 	runs.once(t, ids, false)
 }
 
-// The reply of a claim is lost: the jobs run once, and none is left in active.
+// The reply of a claim is lost. The jobs run once, and no job is left in active.
 //
 // Bee-Queue: the id is in active and no worker knows of it; it takes two stall
 // checks to come back.
@@ -118,11 +118,11 @@ func TestFaultClaimReplyLost(t *testing.T) {
 	require.Zero(t, view.number("HLEN", "owners"))
 }
 
-// The reply to an outcome is lost: it is recorded once and told once, and the job
+// The reply to an outcome is lost. The outcome is recorded once and told once, and the job
 // is not taken for lost.
 //
-// Bee-Queue: the MULTI that is sent again publishes again, and the callback gets
-// an error although the job is recorded.
+// Bee-Queue: the MULTI that is sent again publishes again, and the callback gets an error
+// although the job is recorded.
 func TestFaultFinishReplyLost(t *testing.T) {
 	t.Parallel()
 	s := startRedis(t)

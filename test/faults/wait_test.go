@@ -18,9 +18,9 @@ import (
 	"github.com/gobeequeue/beequeue/internal/redistest"
 )
 
-// The waiter's connections break before the event comes: Wait returns the result.
+// The waiter's connections break before the event comes. Wait returns the result.
 //
-// Bee-Queue: the event is gone, and its listeners hear nothing, for ever.
+// Bee-Queue: the event is gone, and its listeners never hear of it.
 func TestFaultWaitMissesEvent(t *testing.T) {
 	t.Parallel()
 	s := startRedis(t)
@@ -61,8 +61,8 @@ func TestFaultWaitMissesEvent(t *testing.T) {
 	require.Error(t, q.errs.find(nil, "subscription"))
 }
 
-// Close ends a Wait that is looking for its job while Redis is away, whether the
-// subscription stood before or not.
+// Close ends a Wait that looks for its job while Redis is away, with and without a
+// subscription.
 func TestFaultWaitEndsAtClose(t *testing.T) {
 	t.Parallel()
 	s := startRedis(t)
@@ -124,8 +124,8 @@ func TestFaultWaitWithSubscriptionsKilled(t *testing.T) {
 	wg.Wait()
 }
 
-// A queue that only saves subscribes to nothing, nor does a Wait for a job that
-// has finished; the subscription of one that has to wait goes away some time later.
+// A queue that only saves subscribes to nothing, and neither does a Wait for a finished job.
+// The subscription of a Wait that had to wait goes away some time later.
 //
 // Bee-Queue: each queue value subscribes when it is made, unless told not to.
 func TestFaultSubscribesOnlyWhenHeard(t *testing.T) {
@@ -156,9 +156,9 @@ func TestFaultSubscribesOnlyWhenHeard(t *testing.T) {
 	require.NoError(t, q.Close(queuetest.Bounded(t)))
 }
 
-// Two thousand saves and waits leave nothing behind but what there was before.
+// Two thousand saves and waits leave nothing behind.
 //
-// It does not run beside other tests, which have goroutines and memory, too.
+// It does not run beside other tests, because they have goroutines and memory, too.
 func TestFaultWaitsLeaveNothing(t *testing.T) {
 	s := startRedis(t)
 	client := queuetest.Dial(t, s.URL())
@@ -203,9 +203,9 @@ func TestFaultWaitsLeaveNothing(t *testing.T) {
 	})
 }
 
-// A Wait for a job that was saved while the queue listened does not ask Redis: it has
-// heard all that was said of the job. A large result and an id that was in use before
-// are right as well, though it may have to ask for them.
+// A Wait for a job that was saved while the queue listened does not ask Redis, because the
+// queue has heard all events of the job. A large result and an id that was in use before
+// are right as well, though Wait may have to ask for them.
 func TestWaitAsksNobody(t *testing.T) {
 	t.Parallel()
 	s := startRedis(t)
@@ -235,7 +235,7 @@ func TestWaitAsksNobody(t *testing.T) {
 	quick := 0
 	for i := range 20 {
 		asks, took := request(q.CreateJob(i), i%2 == 0)
-		if took < 200*time.Millisecond { // a Wait that hears nothing for longer asks, and may
+		if took < 200*time.Millisecond { // a Wait that hears nothing for longer may ask
 			quick++
 			require.Zero(t, asks)
 		}

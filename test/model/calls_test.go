@@ -73,8 +73,8 @@ func (m *machine) saveTaken(a *actor) {
 	}
 }
 
-// saveBeyondLimits saves a job that is too large, has too long an id, or finds too
-// many waiting, and one that may be saved.
+// saveBeyondLimits saves a job that is too large, has too long an id, or finds too many
+// jobs waiting, and then a job that may be saved.
 func (m *machine) saveBeyondLimits(*actor) {
 	m.model.logf("save beyond the limits")
 	save := func(job *beequeue.Job) error { return job.Save(m.ctx) }

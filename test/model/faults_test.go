@@ -15,7 +15,7 @@ import (
 
 // Faults of TestStates: records and keys that are wrong, and Redis that goes away.
 
-// plantBad puts a job in waiting whose record is none.
+// plantBad puts a job in waiting whose record cannot be read.
 func (m *machine) plantBad(*actor) {
 	id := m.model.newName()
 	record := pickOne(m.rand, "nonsense", "null", "[1]", `{"options":[]}`, "\xff\xfe\x00")
@@ -24,7 +24,8 @@ func (m *machine) plantBad(*actor) {
 	m.model.planted(id, record)
 }
 
-// plantGhost puts an id in waiting that has no record, or twice, and runs everything.
+// plantGhost puts an id in waiting twice: a new id without a record, or the id of a job that
+// waits already. Then it runs everything.
 func (m *machine) plantGhost(a *actor) {
 	ghost := m.model.newName()
 	if len(m.model.waiting) > 0 && m.model.lastChances() == 0 && m.rand.IntN(2) == 0 {
@@ -99,7 +100,7 @@ func (m *machine) repair(a *actor) {
 	}
 }
 
-// moved takes note that Repair put a job somewhere. Where in waiting is up to it.
+// moved notes that Repair put a job somewhere. Repair may choose its place in waiting.
 func (m *machine) moved(id string, now beequeue.State) {
 	m.t.Helper()
 	job := *m.model.jobs[id]
@@ -146,8 +147,8 @@ func (m *machine) takeOut(id string, state beequeue.State) {
 	}
 }
 
-// junk publishes what is no event; whoever hears it says so. Redis also counts those
-// who are about to end their subscription, and may not.
+// junk publishes messages that are no events. Whoever hears them reports it. Redis also
+// counts subscribers that are about to end their subscription, and may not report it.
 func (m *machine) junk(*actor) {
 	m.model.logf("junk")
 	events := pickOne(m.rand, "", "null", "{", `{"id":1}`, "\xff")
@@ -180,8 +181,8 @@ func (m *machine) outOfMemory(*actor) {
 	m.real.Do(m.t, "CONFIG", "SET", "maxmemory", "0")
 }
 
-// breakNetwork has something happen to the connections of the cut client, or to the
-// server, around the next step. The returned func ends it.
+// breakNetwork breaks the connections of the cut client, or the server, around the next
+// step. The returned func ends it.
 func (m *machine) breakNetwork() (mended func()) {
 	m.faults++
 	strike := func(what string, f func()) func() {

@@ -61,7 +61,7 @@ func (m *model) newName() string {
 	return "own " + strconv.Itoa(m.names)
 }
 
-// clear forgets everything but which names were given.
+// clear forgets everything except the names that were given.
 func (m *model) clear() {
 	clear(m.jobs)
 	m.waiting, m.last = nil, 0
@@ -87,7 +87,7 @@ func (m *model) counts() beequeue.Counts {
 	return counts
 }
 
-// ids are those in some states, or in any.
+// ids gives the jobs in the given states, or in any.
 func (m *model) ids(states ...beequeue.State) []string {
 	var ids []string
 	for _, id := range slices.Sorted(maps.Keys(m.jobs)) {
@@ -98,7 +98,7 @@ func (m *model) ids(states ...beequeue.State) []string {
 	return ids
 }
 
-// pick gives a job in one of some states, or in any; "" if there is none.
+// pick gives a job in one of the given states, or in any; "" if there is none.
 func (m *model) pick(r *rand.Rand, states ...beequeue.State) string {
 	return pickOf(r, m.ids(states...))
 }
@@ -149,7 +149,7 @@ func (m *model) added(t *testing.T, jobs ...*beequeue.Job) {
 	}
 }
 
-// planted takes in a job whose record is none.
+// planted takes in a job whose record cannot be read.
 func (m *model) planted(id, record string) {
 	m.jobs[id] = &modelJob{state: beequeue.StateWaiting, bad: record}
 	m.waiting = append(m.waiting, id)
@@ -169,7 +169,7 @@ func (m *model) wait(id string) {
 // fate is what becomes of a job's next run.
 func (j *modelJob) fate() string { return j.fates[j.failures%len(j.fates)] }
 
-// run has a job that was waiting run once, and tells whether it waits again.
+// run has a waiting job run once, and reports whether it waits again.
 func (j *modelJob) run() (again bool) {
 	j.stalls = 0
 	if j.bad != "" {
@@ -196,8 +196,8 @@ func (j *modelJob) run() (again bool) {
 	return !j.backoff
 }
 
-// runAll runs what waits until nothing does, and gives the runs of bad jobs.
-// Workers that forget remove what ends.
+// runAll runs jobs until none waits, and gives the number of runs of bad jobs. Workers that
+// forget remove jobs that end.
 func (m *model) runAll(forget bool) (bad int) {
 	for len(m.waiting) > 0 {
 		id := m.waiting[0]
@@ -215,8 +215,8 @@ func (m *model) runAll(forget bool) (bad int) {
 	return bad
 }
 
-// handedBack takes note that the next n jobs were run in vain. Of these, any may
-// be the next now; the rest goes after them.
+// handedBack notes that the next n jobs were run in vain. Any of them may be the next now;
+// the others come after them.
 func (m *model) handedBack(t *testing.T, n int, waiting []string) {
 	t.Helper()
 	slices.Reverse(waiting)
@@ -224,8 +224,8 @@ func (m *model) handedBack(t *testing.T, n int, waiting []string) {
 	copy(m.waiting, waiting[:n])
 }
 
-// stalled takes note that the next job was taken back from a lost worker, and
-// tells whether it may run again.
+// stalled notes that the next job was taken back from a lost worker, and reports whether it
+// may run again.
 func (m *model) stalled(id string) bool {
 	job := m.jobs[id]
 	job.stalls++

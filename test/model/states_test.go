@@ -31,10 +31,9 @@ var (
 	stepsFlag = flag.Int("steps", 150, "how many steps each of them has")
 )
 
-// Random public calls by several clients, and faults under them: after each step,
-// every job is in exactly the place that a simple model (model_test.go) says, and
-// all counts agree. The steps are in calls_test.go, work_test.go, faults_test.go and
-// storm_test.go.
+// Several clients make random public calls, with faults under them. After each step, every
+// job is in the place that a simple model (model_test.go) says, and all counts agree. The
+// steps are in calls_test.go, work_test.go, faults_test.go and storm_test.go.
 func TestStates(t *testing.T) {
 	t.Parallel()
 	first := *seedFlag
@@ -75,7 +74,7 @@ type machine struct {
 	quick, other, patient, cut, forgetful, limited *actor
 }
 
-// An actor is a client of the queue, such as a process has.
+// An actor is a client of the queue, as each process has.
 type actor struct {
 	*beequeue.Queue
 	client  rueidis.Client
@@ -153,7 +152,7 @@ func (m *machine) reopen(a *actor) {
 	a.Queue = q
 }
 
-// run makes so many steps.
+// run makes that many steps.
 func (m *machine) run(steps int) {
 	m.t.Helper()
 	const calm, whatever = false, true
@@ -225,7 +224,7 @@ func (m *machine) run(steps int) {
 	m.checkErrors()
 }
 
-// pickOne gives one of some values.
+// pickOne gives one of the values.
 func pickOne[T any](r *rand.Rand, all ...T) T { return all[r.IntN(len(all))] }
 
 // check compares the queue with the model, in two calls.
@@ -293,8 +292,8 @@ func (m *machine) check() {
 	m.checkErrors()
 }
 
-// checkErrors demands that what OnError got and no step has asked for is of broken
-// connections, after a fault, or of jobs that were removed while they ran.
+// checkErrors looks at the errors that OnError got and no step has asked for. They must come
+// from connections that a fault broke, or from jobs that were removed while they ran.
 func (m *machine) checkErrors() {
 	m.t.Helper()
 	for _, err := range m.f.TakeErrors() {
@@ -313,7 +312,7 @@ func (m *machine) checkErrors() {
 	m.mayLose = min(m.mayLose, 3) // most that were removed did not run
 }
 
-// isOfConnection tells whether an error may come of a connection that breaks, or of a
+// isOfConnection reports whether an error may come from a connection that breaks, or from a
 // server that starts.
 func isOfConnection(err error) bool {
 	return queuetest.As[*net.OpError](err) || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, rueidis.ErrClosing) ||

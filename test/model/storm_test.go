@@ -10,8 +10,8 @@ import (
 	"github.com/gobeequeue/beequeue/internal/queuetest"
 )
 
-// A stormPlan is what one client does while others do likewise: each with jobs of
-// its own, so that the outcome does not depend on who is first.
+// A stormPlan is what one client does while others do likewise. Each client has jobs of its
+// own, so that the outcome does not depend on who is first.
 type stormPlan struct {
 	actor   *actor
 	single  []*beequeue.Job

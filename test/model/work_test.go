@@ -14,7 +14,7 @@ import (
 
 // Steps of TestStates that call the worker's side.
 
-// ranAll takes note that a worker ran all that waited.
+// ranAll notes that a worker ran all jobs that waited.
 func (m *machine) ranAll(a *actor) {
 	m.t.Helper()
 	for range m.model.runAll(a.forgets) {
@@ -60,8 +60,8 @@ func (m *machine) awaitIdle() {
 	})
 }
 
-// slots is a random concurrency. Jobs on their last chance run one at a time;
-// others of them are put aside, which the model does not know.
+// slots is a random concurrency, or 1 when several jobs are on their last chance. Workers run
+// such jobs one at a time and put the others aside, which the model does not know.
 func (m *machine) slots() int {
 	if m.model.lastChances() > 1 {
 		return 1
@@ -126,8 +126,8 @@ func (m *machine) handBack(*actor) {
 	m.model.handedBack(m.t, n, m.f.Waiting())
 }
 
-// holdable tells whether handlers can hold on to jobs: to bad ones and those with a
-// timeout they cannot.
+// holdable reports whether handlers can hold on to all of the jobs. Bad jobs and jobs with a
+// timeout end by themselves.
 func (m *machine) holdable(ids []string) bool {
 	return !slices.ContainsFunc(ids, func(id string) bool {
 		job := m.model.jobs[id]
@@ -135,8 +135,8 @@ func (m *machine) holdable(ids []string) bool {
 	})
 }
 
-// whileNextRuns has the next job run and calls f meanwhile. Then the handler ends,
-// and what it returns must not be recorded.
+// whileNextRuns calls f while the next job runs. Then the handler ends, and what it returns
+// must not be recorded.
 func (m *machine) whileNextRuns(what string, f func(id string)) {
 	m.t.Helper()
 	if len(m.model.waiting) == 0 || !m.holdable(m.model.waiting[:1]) {

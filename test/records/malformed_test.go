@@ -13,7 +13,7 @@ import (
 	"github.com/gobeequeue/beequeue/internal/queuetest"
 )
 
-// malformedRecords are records that no Bee-Queue writes, and why they cannot be
+// malformedRecords are records that no Bee-Queue writes, with the reason why they cannot be
 // read.
 var malformedRecords = map[string]struct{ record, reason string }{
 	"no JSON":           {"nonsense", "record is not JSON"},
@@ -40,8 +40,8 @@ var malformedRecords = map[string]struct{ record, reason string }{
 	"deep in the wrong": {`{"options":` + strings.Repeat("[", 1000) + strings.Repeat("]", 1000) + `}`, "options: want an object"},
 }
 
-// A job whose record cannot be read goes to failed with its bytes unchanged, and
-// whoever waits is told why; the jobs around it run.
+// A job whose record cannot be read goes to failed with its bytes unchanged, and Wait gives
+// the reason. The jobs around it run.
 func TestMalformedRecords(t *testing.T) {
 	t.Parallel()
 	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
@@ -83,7 +83,7 @@ func TestMalformedRecords(t *testing.T) {
 			f.RequireState(job.ID, beequeue.StateSucceeded)
 		}
 
-		// Put right, a job can be tried again; it can be removed, too.
+		// A job whose record was put right can be tried again. It can be removed, too.
 		f.Must("HSET", "jobs", "null", `{"data":1}`)
 		require.NoError(t, waiter.Retry(queuetest.Bounded(t)))
 		require.NoError(t, f.RemoveJob(queuetest.Bounded(t), "array"))
@@ -136,8 +136,8 @@ func TestOddRecords(t *testing.T) {
 	})
 }
 
-// Ids without a record are dropped, and an id that waits twice is never run
-// twice at once; the jobs around them run.
+// Ids without a record are dropped. An id that waits twice never runs twice at once. The jobs
+// around them run.
 func TestGhostsAndDuplicates(t *testing.T) {
 	t.Parallel()
 	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
@@ -176,7 +176,7 @@ func TestGhostsAndDuplicates(t *testing.T) {
 	})
 }
 
-// A second copy of an id that has run already does not put the job in two places.
+// A second copy of an id that has already run does not put the job in two places.
 func TestDuplicateOfAFinishedJob(t *testing.T) {
 	t.Parallel()
 	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
@@ -192,8 +192,8 @@ func TestDuplicateOfAFinishedJob(t *testing.T) {
 	})
 }
 
-// Anybody may publish on the queue's channels. What is no event is reported, and
-// the events after it are heard.
+// Anybody may publish on the queue's channels. Messages that are no events are reported, and
+// the events after them are heard.
 func TestMalformedMessages(t *testing.T) {
 	t.Parallel()
 	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
@@ -224,7 +224,7 @@ func TestMalformedMessages(t *testing.T) {
 			check("earlierDelayed", message)
 		}
 
-		// Events that nobody here knows, and odd data, are no errors.
+		// Events with an unknown name or with odd data are no errors.
 		for _, message := range []string{
 			`{"id":"1","event":"exploded"}`, `{"id":5,"event":"succeeded"}`, `{"id":"a","event":"failed","data":{"x":1}}`,
 			`{"id":"b","event":"failed"}`, `{"id":"c","event":"progress","data":null}`,
@@ -242,8 +242,7 @@ func TestMalformedMessages(t *testing.T) {
 	})
 }
 
-// A key of the wrong type is reported and does no harm; when it is put right,
-// work goes on.
+// A key of the wrong type is reported and does no harm. When it is put right, work goes on.
 func TestKeyOfTheWrongType(t *testing.T) {
 	t.Parallel()
 	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {

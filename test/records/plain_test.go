@@ -12,10 +12,10 @@ import (
 	"github.com/gobeequeue/beequeue/internal/queuetest"
 )
 
-// A success that changes nothing but status and result is told to Redis without
-// the record, which the script brings up to date.
+// A plain success changes only the status and the result. Redis is told of it without the
+// record, which the script brings up to date.
 
-// The bytes of the record stay as they are, but for status and result.
+// The bytes of the record stay as they are, except status and result.
 func TestPlainSuccess(t *testing.T) {
 	t.Parallel()
 	records := map[string]string{
@@ -42,7 +42,7 @@ func TestPlainSuccess(t *testing.T) {
 	})
 }
 
-// Where the plain way will not do, the whole record is written.
+// When a success is not plain, the whole record is written.
 func TestSuccessThatIsNotPlain(t *testing.T) {
 	t.Parallel()
 	const plain = `{"data":1,"options":{"timestamp":1,"stacktraces":[]},"status":"created","progress":0}`
@@ -116,8 +116,8 @@ func TestPlainSuccessOfAChangedRecord(t *testing.T) {
 	})
 }
 
-// A second copy of an id is waiting when its run ends: what is claimed with the
-// outcome is the job as the outcome has left it.
+// A second copy of an id is waiting when its run ends. The turn that brings the outcome
+// claims the job as the outcome has left it.
 func TestCopyOfAJobThatEnds(t *testing.T) {
 	t.Parallel()
 	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
@@ -144,8 +144,8 @@ func TestCopyOfAJobThatEnds(t *testing.T) {
 	})
 }
 
-// A key has the wrong type when an outcome that no longer counts comes with room
-// for another job: that stays in waiting.
+// A key has the wrong type when an outcome that no longer counts comes with room for another
+// job. The other job stays in waiting.
 func TestWrongTypeAtALostOutcome(t *testing.T) {
 	t.Parallel()
 	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
@@ -183,8 +183,8 @@ func TestWrongTypeAtALostOutcome(t *testing.T) {
 	})
 }
 
-// Large records do not pass through scripts, which nobody notices: they are worked,
-// retried and kept as small ones are, and in turns with them.
+// Large records do not pass through scripts, and nobody notices. They are run, retried and
+// kept as small records are, and in the same turns.
 func TestLargeRecords(t *testing.T) {
 	t.Parallel()
 	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
@@ -225,7 +225,7 @@ func TestLargeRecords(t *testing.T) {
 			require.NoError(t, f.SaveAll(queuetest.Bounded(t), jobs))
 		}
 
-		// A job that is removed as it is claimed is not run, and leaves nothing.
+		// A job that is removed while it is claimed is not run, and leaves nothing.
 		r := queuetest.Process(t, f.Queue, 1, func(_ context.Context, job *beequeue.Job) (any, error) {
 			for _, other := range jobs {
 				if other.ID != job.ID {

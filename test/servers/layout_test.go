@@ -127,8 +127,8 @@ func exercise(t *testing.T, q *beequeue.Queue) {
 	require.Equal(t, beequeue.Counts{NewestJob: 1}, counts)
 }
 
-// A client that speaks to one node of a cluster as if it were alone finds out
-// in Ready what it cannot do, and is told what to write.
+// A client may speak to one node of a cluster as if the node were alone. Ready finds out
+// what such a queue cannot do, and its error says what to write instead.
 func TestLayoutSingleClientOnACluster(t *testing.T) {
 	t.Parallel()
 	for _, s := range queuetest.Servers {
@@ -152,7 +152,7 @@ func TestLayoutSingleClientOnACluster(t *testing.T) {
 				return
 			}
 
-			// Of several queues, some lie in slots of other nodes.
+			// Some of several queues lie in slots of other nodes.
 			refused := 0
 			for i := range 20 {
 				q, err := beequeue.New(client, "layout-h"+strconv.Itoa(i), beequeue.Config{})
@@ -170,8 +170,8 @@ func TestLayoutSingleClientOnACluster(t *testing.T) {
 	}
 }
 
-// miniredis passes for a cluster unless told otherwise: then the client checks
-// slots, and would panic.
+// miniredis passes for a cluster unless told otherwise. Then the client checks slots, and
+// would panic.
 func TestPlainKeysRefusedByNew(t *testing.T) {
 	t.Parallel()
 	client := queuetest.Mini.Dial(t, "mode", func(o *rueidis.ClientOption) { o.ForceSingleClient = false })

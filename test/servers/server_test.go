@@ -22,7 +22,7 @@ import (
 	"github.com/gobeequeue/beequeue/internal/queuetest"
 )
 
-// A pretender is a server that answers INFO as it is told, and all else with OK.
+// pretender starts a server that answers INFO with the given text, and all else with OK.
 func pretender(t *testing.T, info string) (address string) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -92,8 +92,8 @@ func pretend(conn net.Conn, info string) {
 	}
 }
 
-// A server that is too old is refused, by all that needs one, and at once; one
-// that does not tell its version is taken as it is.
+// Every call that needs a server refuses one that is too old, and does so at once. A server
+// that does not tell its version is accepted.
 func TestServerVersions(t *testing.T) {
 	t.Parallel()
 	for version, supported := range map[string]bool{
@@ -195,7 +195,7 @@ func TestDial(t *testing.T) {
 	require.NoError(t, d.client.Do(queuetest.Bounded(t), d.client.B().Ping().Build()).Error())
 }
 
-// What a queue opens, beside the client's own connection, is closed with it.
+// Closing a queue closes all connections that it opened beside the client's own.
 func TestConnections(t *testing.T) {
 	t.Parallel()
 	queuetest.OnReal(t, func(t *testing.T, s *queuetest.Server) {
@@ -215,7 +215,7 @@ func TestConnections(t *testing.T) {
 			_, err := f.Save(i).Wait(queuetest.Bounded(t))
 			require.NoError(t, err)
 		}
-		// One that is being replaced may still be there.
+		// A connection that is being replaced may still be there.
 		queuetest.Within(t, "one more that blocks, one that is subscribed", time.Second, func() time.Duration {
 			began := time.Now()
 			queuetest.Await(t, "no more than three", func() bool { return conns() <= 3 })
@@ -229,8 +229,8 @@ func TestConnections(t *testing.T) {
 	})
 }
 
-// Dial's error is about Redis, and not about the try that was cut short when the
-// context ended.
+// Dial's error is about Redis, and not about the try that was cut short when the context
+// ended.
 func TestDialSaysWhatWasWrong(t *testing.T) {
 	t.Parallel()
 	broken := errors.New("no way to Redis")
