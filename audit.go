@@ -6,7 +6,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/redis/rueidis"
+	"github.com/gobeequeue/beequeue/internal/store"
 )
 
 // A Finding is a job that is not in exactly one state, or has no record. None of a queue's
@@ -114,9 +114,8 @@ func (q *Queue) suspects(ctx context.Context) (ids []string, listed int, err err
 		s := seen[id]
 		seen[id] = auditSeen{s.states + states, s.record || record}
 	}
-	k := &q.keys
-	for _, key := range []string{k.waiting, k.active} {
-		err := q.eachListed(ctx, key, func(id string) {
+	for _, key := range []store.Key{store.Waiting, store.Active} {
+		err := q.store.EachID(ctx, key, func(id string) {
 			note(id, 1, false)
 			listed++
 		})
@@ -124,14 +123,11 @@ func (q *Queue) suspects(ctx context.Context) (ids []string, listed int, err err
 			return nil, 0, err
 		}
 	}
-	for _, scan := range []struct {
-		command, key string
-		width        int // elements for each id
-	}{{"ZSCAN", k.delayed, 2}, {"SSCAN", k.succeeded, 1}, {"SSCAN", k.failed, 1}, {"HSCAN", k.jobs, 2}} {
+	for _, key := range []store.Key{store.Delayed, store.Succeeded, store.Failed, store.Jobs} {
 		inState := make(map[string]bool) // a scan may give an id more than once
-		err := q.eachScanned(ctx, scan.command, scan.key, scan.width, func(id string) {
+		err := q.store.EachID(ctx, key, func(id string) {
 			switch {
-			case scan.key == k.jobs:
+			case key == store.Jobs:
 				note(id, 0, true)
 			case !inState[id]:
 				inState[id] = true
@@ -150,65 +146,24 @@ func (q *Queue) suspects(ctx context.Context) (ids []string, listed int, err err
 	return ids, listed, nil
 }
 
-// auditPage is how many elements a look at a list or a scan takes.
-const auditPage = 1000
-
-// eachListed calls f with the elements of a list.
-func (q *Queue) eachListed(ctx context.Context, key string, f func(id string)) error {
-	for first := int64(0); ; first += auditPage {
-		page, err := q.do(ctx, func(b rueidis.Builder) rueidis.Completed {
-			return b.Lrange().Key(key).Start(first).Stop(first + auditPage - 1).Build()
-		}).AsStrSlice()
-		if err != nil {
-			return err
-		}
-		for _, id := range page {
-			f(id)
-		}
-		if len(page) < auditPage {
-			return nil
-		}
-	}
-}
-
-// eachScanned calls f with the ids of a set or hash.
-func (q *Queue) eachScanned(ctx context.Context, command, key string, width int, f func(id string)) error {
-	for cursor := "0"; ; {
-		at := cursor
-		reply, err := q.do(ctx, func(b rueidis.Builder) rueidis.Completed {
-			return b.Arbitrary(command).Keys(key).Args(at, "COUNT", fmt.Sprint(auditPage)).ReadOnly()
-		}).ToMessage()
-		if err != nil {
-			return err
-		}
-		var ids []string
-		if cursor, ids, err = readPage(reply, width); err != nil {
-			return err
-		}
-		for _, id := range ids {
-			f(id)
-		}
-		if cursor == "0" {
-			return nil
-		}
-	}
-}
-
 // inspect looks at ids for sure, and mends what is wrong if it is to.
 func (q *Queue) inspect(ctx context.Context, mend bool, ids []string) ([]Finding, error) {
-	views, err := q.look(ctx, mend, ids)
+	views, err := q.store.Inspect(ctx, mend, ids)
 	if err != nil {
 		return nil, err
 	}
 	var findings []Finding
 	for i, v := range views {
-		f := Finding{ID: ids[i], States: v.states, Now: v.now}
+		f := Finding{ID: ids[i], Now: State(v.Now)}
+		for _, state := range v.States {
+			f.States = append(f.States, State(state))
+		}
 		switch {
-		case !v.record && len(v.states) > 0:
+		case !v.Record && len(v.States) > 0:
 			f.Problem = ProblemGhost
-		case v.record && len(v.states) == 0:
+		case v.Record && len(v.States) == 0:
 			f.Problem = ProblemOrphan
-		case len(v.states) > 1:
+		case len(v.States) > 1:
 			f.Problem = ProblemTwice
 		default:
 			continue

@@ -1,9 +1,7 @@
 package beequeue
 
 import (
-	"cmp"
 	"fmt"
-	"math/rand/v2"
 	"runtime/debug"
 	"time"
 )
@@ -66,20 +64,4 @@ func (f BackoffFunc) call(j *Job) (wait time.Duration, err error) {
 		}
 	}()
 	return max(0, f(j)), nil
-}
-
-// pause is the wait between two tries of a call while Redis does not answer. It doubles
-// from 20 ms to longest, with jitter so that a fleet of workers does not come back all at
-// once. A longest of 0 means longestPause.
-type pause struct{ last, longest time.Duration }
-
-const (
-	firstPause   = 20 * time.Millisecond
-	longestPause = time.Second
-)
-
-// next returns the wait before the next try: at least half of the full pause.
-func (p *pause) next() time.Duration {
-	p.last = min(max(firstPause, 2*p.last), cmp.Or(p.longest, longestPause))
-	return p.last/2 + rand.N(p.last/2) //nolint:gosec // spreads retries, guards nothing
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"github.com/gobeequeue/beequeue/internal/store"
 )
 
 // recheck is the longest time between two looks at the delayed jobs. If a message about
@@ -17,20 +19,20 @@ func (w *worker) raiseDelayed(ctx context.Context) {
 	alarm := newDueAlarm()
 	stop := w.q.subscriber.hearDue(alarm.earlier)
 	defer stop()
-	var wait pause
+	var wait store.Pause
 	for ctx.Err() == nil {
 		alarm.clear()
-		reply, err := w.q.raise(ctx)
+		reply, err := w.q.store.Raise(ctx)
 		if err != nil {
 			if ctx.Err() == nil {
 				w.q.report(err, "raise delayed jobs")
 			}
-			sleep(ctx, wait.next())
+			store.Sleep(ctx, wait.Next())
 			continue
 		}
-		wait = pause{}
-		if reply.raised > 0 {
-			w.notices.add(func() { w.q.callbacks.fireRaised(w.q, reply.raised) })
+		wait = store.Pause{}
+		if reply.Raised > 0 {
+			w.notices.add(func() { w.q.callbacks.fireRaised(w.q, reply.Raised) })
 		}
 		alarm.set(reply, time.Now())
 		alarm.await(ctx)
@@ -58,17 +60,17 @@ func (a *dueAlarm) clear() {
 
 // set takes the reply of a look at the delayed jobs, which came at now. A job that was
 // heard of while the look was in flight may not be in the reply, and so its time stays.
-func (a *dueAlarm) set(reply raiseReply, now time.Time) {
+func (a *dueAlarm) set(reply store.RaiseReply, now time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	wait := recheck
-	if reply.wait >= 0 {
-		wait = min(wait, reply.wait)
+	if reply.Wait >= 0 {
+		wait = min(wait, reply.Wait)
 	}
 	if at := now.Add(wait); a.next.IsZero() || at.Before(a.next) {
 		a.next = at
 	}
-	a.ahead = reply.now.Sub(now)
+	a.ahead = reply.Now.Sub(now)
 }
 
 // earlier moves the alarm forward for a job that is due at a time of the server's clock.

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/redis/rueidis"
+
+	"github.com/gobeequeue/beequeue/internal/store"
 )
 
 // Dial connects to Redis with options that suit a queue: small buffers, no client-side
@@ -59,7 +61,7 @@ func Dial(ctx context.Context, url string, options ...func(*rueidis.ClientOption
 		change(&option)
 	}
 	d := newDialer(&option)
-	var wait pause
+	var wait store.Pause
 	var told time.Time
 	var last error
 	for {
@@ -78,7 +80,7 @@ func Dial(ctx context.Context, url string, options ...func(*rueidis.ClientOption
 			slog.Default().Error("beequeue: dial: Redis cannot be used yet", "address", option.InitAddress, "error", err)
 			told = time.Now()
 		}
-		if ctx.Err() != nil || !sleep(ctx, wait.next()) {
+		if ctx.Err() != nil || !store.Sleep(ctx, wait.Next()) {
 			return nil, fmt.Errorf("beequeue: dial %v: %w (%w)", option.InitAddress, err, context.Cause(ctx))
 		}
 	}

@@ -3,6 +3,8 @@ package beequeue
 import (
 	"errors"
 	"fmt"
+
+	"github.com/gobeequeue/beequeue/internal/store"
 )
 
 // These are the errors to test for with errors.Is. The errors that wrap them name the
@@ -14,7 +16,7 @@ var (
 
 	// ErrNotFound means that Redis has no record of the job. It was never saved, was
 	// removed, or finished with Config.RemoveOnSuccess or RemoveOnFailure.
-	ErrNotFound = errors.New("job not found")
+	ErrNotFound = store.ErrNotFound
 
 	// ErrDuplicateID means that a job with the id given to SetID is stored already. The
 	// stored job stays as it was.
@@ -28,12 +30,12 @@ var (
 
 	// ErrOutOfMemory means that Redis has reached its maxmemory and may not evict anything
 	// (error OOM, policy noeviction). Nothing was stored.
-	ErrOutOfMemory = errors.New("redis is out of memory")
+	ErrOutOfMemory = store.ErrOutOfMemory
 
 	// ErrUncertain means that the change may or may not have been made, because the
 	// connection was lost or the time ran out between a request and its reply. Saving the
 	// same *Job once more is safe, and tells which it was.
-	ErrUncertain = errors.New("outcome unknown: the change may or may not have been made")
+	ErrUncertain = store.ErrUncertain
 
 	// ErrOwnershipLost means that a job stopped being this worker's while its handler
 	// ran. The lease ran out and the job was taken back, or the job was removed. It is the
@@ -60,7 +62,7 @@ var (
 	ErrStalled = errors.New("job stalled too often")
 
 	// ErrNotFailed is returned by Job.Retry for a job that is not in failed.
-	ErrNotFailed = errors.New("job is not in failed")
+	ErrNotFailed = store.ErrNotFailed
 
 	// ErrUnknownBackoff means that a job names a backoff strategy that is neither built in
 	// nor in Config.Backoffs.
@@ -77,10 +79,10 @@ var (
 	// ErrKeyLayout means that the queue's keys cannot work on the server. The keys lie in
 	// several slots of a cluster, or the client speaks to one node of a cluster alone, or
 	// the queue's name cannot be part of a key.
-	ErrKeyLayout = errors.New("key layout does not fit the server")
+	ErrKeyLayout = store.ErrKeyLayout
 
 	// ErrUnsupportedServer means that the server is older than Redis 6.2.
-	ErrUnsupportedServer = errors.New("server is not supported")
+	ErrUnsupportedServer = store.ErrUnsupportedServer
 )
 
 // A FailedError is the error of a job that failed, as Wait, Watch and the OnJob callbacks

@@ -9,8 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/redis/rueidis"
-
 	"github.com/gobeequeue/beequeue/internal/wire"
 )
 
@@ -328,18 +326,10 @@ func (j *Job) ReportProgress(ctx context.Context, progress any) error {
 	j.Progress = raw
 	ctx, cancel := q.bound(ctx)
 	defer cancel()
-	if err := q.publish(ctx, wire.EncodeEvent(j.ID, eventProgress, raw)); err != nil {
+	if err := q.store.Publish(ctx, wire.EncodeEvent(j.ID, eventProgress, raw)); err != nil {
 		return q.wrap(err, "report progress of job %q", j.ID)
 	}
 	return nil
-}
-
-// publish sends an event by way of the cluster node that holds the queue. Scripts publish
-// there too, so all events of a queue arrive in order.
-func (q *Queue) publish(ctx context.Context, event string) error {
-	return q.do(ctx, func(b rueidis.Builder) rueidis.Completed {
-		return b.Publish().Channel(q.keys.events).Message(event).Build().SetSlot(q.keys.base)
-	}).Error()
 }
 
 // notice is one callback that is due: those for a job's outcome, or other.

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"maps"
 	"time"
+
+	"github.com/gobeequeue/beequeue/internal/store"
 )
 
 // beat renews the worker's lease on its jobs, three times in Config.StallInterval, and
@@ -23,8 +25,8 @@ func (w *worker) beat(ctx context.Context) {
 		if len(jobs) == 0 {
 			continue
 		}
-		tryCtx, cancel := context.WithTimeout(ctx, max(interval, attemptTimeout))
-		lost, err := w.q.heartbeat(tryCtx, w.token, interval, jobs)
+		tryCtx, cancel := context.WithTimeout(ctx, max(interval, store.AttemptTimeout))
+		lost, err := w.q.store.Heartbeat(tryCtx, w.token, interval, jobs)
 		cancel()
 		if ctx.Err() != nil {
 			return

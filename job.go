@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/gobeequeue/beequeue/internal/store"
 	"github.com/gobeequeue/beequeue/internal/wire"
 )
 
@@ -282,7 +283,7 @@ func (q *Queue) outcomeOf(e *runEnd, job *Job, result json.RawMessage, err error
 	e.outcome, e.job = &o, job
 	if plain {
 		statusAt := job.read.StatusAt.Start - len(statusName) + 1 // Lua counts from 1
-		e.call = turnOutcome{id: e.run.id, claim: e.run.claim, what: turnPlain, field: statusAt, text: string(result)}
+		e.call = store.Outcome{ID: e.run.id, Claim: e.run.claim, Kind: store.EndPlain, StatusAt: statusAt, Payload: string(result)}
 		return
 	}
 	e.call = e.whole(q)
@@ -325,42 +326,42 @@ func (r *run) unchanged(job *Job) bool {
 }
 
 // whole returns the call that records an outcome with the whole record.
-func (e *runEnd) whole(q *Queue) turnOutcome {
+func (e *runEnd) whole(q *Queue) store.Outcome {
 	config, o := &q.config, e.outcome
-	c := turnOutcome{id: e.run.id, claim: e.run.claim, delay: o.delay}
+	c := store.Outcome{ID: e.run.id, Claim: e.run.claim, Delay: o.delay}
 	switch {
 	case o.status == StatusSucceeded && config.RemoveOnSuccess, o.status == StatusFailed && config.RemoveOnFailure:
-		c.what = turnRemoved
+		c.Kind = store.EndRemoved
 	case o.status == StatusSucceeded:
-		c.what = turnSucceeded
+		c.Kind = store.EndSucceeded
 	case o.status == StatusFailed:
-		c.what = turnFailed
+		c.Kind = store.EndFailed
 	default:
-		c.what = turnRetrying
+		c.Kind = store.EndRetrying
 	}
-	if c.what != turnRemoved {
-		c.text = e.job.encode()
+	if c.Kind != store.EndRemoved {
+		c.Payload = e.job.encode()
 	}
 	if !config.NoEvents {
 		data := o.result
 		if o.err != nil {
 			data = wire.AppendString(nil, o.err.Error())
 		}
-		c.event = wire.EncodeEvent(e.run.id, string(o.status), data)
+		c.Event = wire.EncodeEvent(e.run.id, string(o.status), data)
 	}
 	return c
 }
 
 // unreadable returns the call for a job whose record cannot be read: the job fails, and
 // the record stays as it is.
-func (q *Queue) unreadable(id, claim string, reason error) turnOutcome {
-	c := turnOutcome{id: id, claim: claim, what: turnUnreadable, text: reason.Error()}
+func (q *Queue) unreadable(id, claim string, reason error) store.Outcome {
+	c := store.Outcome{ID: id, Claim: claim, Kind: store.EndUnreadable, Payload: reason.Error()}
 	var malformed *RecordError
 	if errors.As(reason, &malformed) {
-		c.text = malformed.Reason
+		c.Payload = malformed.Reason
 	}
 	if !q.config.NoEvents {
-		c.event = wire.EncodeEvent(id, eventFailed, wire.AppendString(nil, reason.Error()))
+		c.Event = wire.EncodeEvent(id, eventFailed, wire.AppendString(nil, reason.Error()))
 	}
 	return c
 }

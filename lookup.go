@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"math"
 
-	"github.com/redis/rueidis"
+	"github.com/gobeequeue/beequeue/internal/store"
 )
 
 // GetJob returns the job with an id. The error wraps ErrNotFound if there is no such job,
@@ -14,14 +14,14 @@ import (
 func (q *Queue) GetJob(ctx context.Context, id string) (*Job, error) {
 	ctx, cancel := q.bound(ctx)
 	defer cancel()
-	found, err := q.lookup(ctx, id)
+	found, err := q.store.Lookup(ctx, id)
 	if err != nil {
 		return nil, q.wrap(err, "get job %q", id)
 	}
-	if found.reason != "" {
-		return nil, q.wrap(&RecordError{ID: id, Reason: found.reason}, "get job %q", id)
+	if found.Reason != "" {
+		return nil, q.wrap(&RecordError{ID: id, Reason: found.Reason}, "get job %q", id)
 	}
-	job, err := decodeJob(q, id, found.record)
+	job, err := decodeJob(q, id, found.Record)
 	if err != nil {
 		return nil, q.wrap(err, "get job %q", id)
 	}
@@ -54,7 +54,7 @@ func (q *Queue) GetJobs(ctx context.Context, state State, page Page) ([]*Job, er
 
 // getJobs does the work of GetJobs.
 func (q *Queue) getJobs(ctx context.Context, state State, page Page) ([]*Job, error) {
-	key, err := q.keys.state(state)
+	key, err := keyOf(state)
 	if err != nil {
 		return nil, err
 	}
@@ -62,78 +62,29 @@ func (q *Queue) getJobs(ctx context.Context, state State, page Page) ([]*Job, er
 	if page.Start < 0 || page.Size < 0 || page.Start > math.MaxInt-page.Size {
 		return nil, fmt.Errorf("page %+v is out of range", page)
 	}
-	first, last := int64(page.Start), int64(page.Start+page.Size-1)
-	var ids []string
-	switch state {
-	case StateSucceeded, StateFailed:
-		ids, err = q.scanSet(ctx, key, page)
-	case StateDelayed:
-		ids, err = q.do(ctx, func(b rueidis.Builder) rueidis.Completed {
-			return b.Arbitrary("ZRANGE").Keys(key).Args(fmt.Sprint(first), fmt.Sprint(last)).ReadOnly()
-		}).AsStrSlice()
-	default:
-		ids, err = q.do(ctx, func(b rueidis.Builder) rueidis.Completed {
-			return b.Lrange().Key(key).Start(first).Stop(last).Build()
-		}).AsStrSlice()
-	}
+	ids, err := q.store.Page(ctx, key, page.Start, page.Size, q.config.ScanCount)
 	if err != nil || len(ids) == 0 {
 		return nil, err
 	}
 	return q.readJobs(ctx, ids)
 }
 
-// scanSet reads a page of a set. SSCAN may return an id more than once.
-func (q *Queue) scanSet(ctx context.Context, key string, page Page) ([]string, error) {
-	seen := make(map[string]bool)
-	var ids []string
-	for cursor := uint64(0); ; {
-		at := cursor
-		entry, err := q.do(ctx, func(b rueidis.Builder) rueidis.Completed {
-			return b.Sscan().Key(key).Cursor(at).Count(int64(q.config.ScanCount)).Build()
-		}).AsScanEntry()
-		if err != nil {
-			return nil, err
-		}
-		for _, id := range entry.Elements {
-			if seen[id] {
-				continue
-			}
-			seen[id] = true
-			if len(seen) > page.Start {
-				ids = append(ids, id)
-			}
-			if len(ids) == page.Size {
-				return ids, nil
-			}
-		}
-		if cursor = entry.Cursor; cursor == 0 {
-			return ids, nil
-		}
-	}
-}
-
 // readJobs fetches the jobs with ids. It leaves out ids whose record has gone meanwhile.
 func (q *Queue) readJobs(ctx context.Context, ids []string) ([]*Job, error) {
-	records, err := q.do(ctx, func(b rueidis.Builder) rueidis.Completed {
-		return b.Hmget().Key(q.keys.jobs).Field(ids...).Build()
-	}).ToMessage()
-	if err != nil {
-		return nil, err
-	}
-	found := make([]claimed, len(ids))
+	found := make([]store.Claimed, len(ids))
 	for i, id := range ids {
-		found[i] = claimed{id: id, bare: true}
+		found[i] = store.Claimed{ID: id, NoRecord: true}
 	}
-	if err := readRecords(records, found); err != nil {
+	if err := q.store.ReadRecords(ctx, found); err != nil {
 		return nil, err
 	}
 	jobs := make([]*Job, 0, len(ids))
 	var bad []error
 	for _, c := range found {
-		if c.bare {
+		if c.NoRecord {
 			continue
 		}
-		job, err := decodeJob(q, c.id, c.record)
+		job, err := decodeJob(q, c.ID, c.Record)
 		if err != nil {
 			bad = append(bad, err)
 			continue
@@ -154,11 +105,11 @@ type Counts struct {
 func (q *Queue) Counts(ctx context.Context) (Counts, error) {
 	ctx, cancel := q.bound(ctx)
 	defer cancel()
-	c, err := q.counts(ctx)
+	c, err := q.store.Counts(ctx)
 	if err != nil {
-		return c, q.wrap(err, "counts")
+		return Counts{}, q.wrap(err, "counts")
 	}
-	return c, nil
+	return Counts(c), nil
 }
 
 // RemoveJob removes a job, whatever state it is in. As in Bee-Queue it is no error if the
@@ -170,7 +121,7 @@ func (q *Queue) RemoveJob(ctx context.Context, id string) error {
 	}
 	ctx, cancel := q.bound(ctx)
 	defer cancel()
-	if err := q.remove(ctx, id); err != nil {
+	if err := q.store.Remove(ctx, &q.control, id); err != nil {
 		return q.wrap(err, "remove job %q", id)
 	}
 	return nil
@@ -193,7 +144,7 @@ func (j *Job) Retry(ctx context.Context) error {
 	ctx, cancel := q.bound(ctx)
 	defer cancel()
 	j.saved = offset{} // events heard so far no longer tell how the job ends
-	if err := q.retry(ctx, j.ID); err != nil {
+	if err := q.store.Retry(ctx, &q.control, j.ID); err != nil {
 		return q.wrap(err, "retry job %q", j.ID)
 	}
 	return nil
@@ -206,36 +157,13 @@ func (j *Job) IsInSet(ctx context.Context, state State) (bool, error) {
 	q := j.queue
 	ctx, cancel := q.bound(ctx)
 	defer cancel()
-	in, err := q.isInSet(ctx, j.ID, state)
+	key, err := keyOf(state)
+	in := false
+	if err == nil {
+		in, err = q.store.Has(ctx, key, j.ID)
+	}
 	if err != nil {
 		return false, q.wrap(err, "look for job %q in %s", j.ID, state)
 	}
 	return in, nil
-}
-
-func (q *Queue) isInSet(ctx context.Context, id string, state State) (bool, error) {
-	key, err := q.keys.state(state)
-	if err != nil {
-		return false, err
-	}
-	reply := q.do(ctx, func(b rueidis.Builder) rueidis.Completed {
-		switch state {
-		case StateSucceeded, StateFailed:
-			return b.Sismember().Key(key).Member(id).Build()
-		case StateDelayed:
-			return b.Zscore().Key(key).Member(id).Build()
-		default:
-			return b.Lpos().Key(key).Element(id).Build()
-		}
-	})
-	if rueidis.IsRedisNil(reply.Error()) {
-		return false, nil
-	}
-	if err := reply.Error(); err != nil {
-		return false, err
-	}
-	if state == StateSucceeded || state == StateFailed {
-		return reply.AsBool()
-	}
-	return true, nil
 }

@@ -7,20 +7,21 @@ import (
 	"time"
 
 	"github.com/redis/rueidis"
+
+	"github.com/gobeequeue/beequeue/internal/store"
 )
 
 // A Queue is one named queue in Redis. It is safe for concurrent use. Any number of
 // processes may use the same queue.
 type Queue struct {
-	name    string
-	config  Config
-	client  rueidis.Client
-	keys    keys
-	scripts *scripts
+	name   string
+	config Config
+	client rueidis.Client
+	store  *store.Store
 
 	token      string // names this value's calls
 	saves      saver
-	control    lane // for calls that change one job
+	control    store.Lane // for calls that change one job
 	callbacks  callbacks
 	subscriber subscriber
 
@@ -53,22 +54,28 @@ func New(client rueidis.Client, name string, config Config) (*Queue, error) {
 	}
 	k, err := layout{prefix: config.Prefix, name: name, plain: config.PlainKeys}.keys()
 	if err == nil {
-		err = k.checkMode(client)
+		err = k.CheckMode(client)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("beequeue: new queue %q: %w", name, err)
 	}
 	q := &Queue{
-		name:    name,
-		config:  config,
-		client:  client,
-		keys:    k,
-		scripts: newScripts(&k),
-		token:   newToken(),
-		closed:  make(chan struct{}),
+		name:   name,
+		config: config,
+		client: client,
+		token:  store.NewToken(),
+		closed: make(chan struct{}),
 	}
+	q.store = store.New(client, k, store.Settings{
+		Token:         q.token,
+		StallInterval: config.StallInterval,
+		MaxStalls:     config.MaxStalls,
+		NoEvents:      config.NoEvents,
+		SaveReplicas:  config.SaveReplicas,
+		CallTimeout:   config.CallTimeout,
+	})
 	q.life, q.endLife = context.WithCancel(context.Background())
-	q.control = newLane(q.token, "control")
+	q.control = store.NewLane(q.token, "control", nil)
 	q.saves.init(q)
 	q.subscriber.init(q)
 	return q, nil
@@ -78,7 +85,7 @@ func New(client rueidis.Client, name string, config Config) (*Queue, error) {
 func (q *Queue) Name() string { return q.name }
 
 // KeyPrefix returns the prefix of all keys of the queue, such as `bq:{push}:`.
-func (q *Queue) KeyPrefix() string { return q.keys.base }
+func (q *Queue) KeyPrefix() string { return q.store.Keys().Base() }
 
 // Ready checks that Redis answers, is version 6.2 or later, and can hold the queue's
 // keys. The OnReady callbacks run the first time it succeeds. Ready tries until ctx ends
@@ -104,10 +111,10 @@ func (q *Queue) check(ctx context.Context) error {
 	if was {
 		return nil
 	}
-	if err := q.checkServer(ctx); err != nil {
+	if err := q.store.CheckServer(ctx); err != nil {
 		return err
 	}
-	if _, err := q.counts(ctx); err != nil {
+	if _, err := q.store.Counts(ctx); err != nil {
 		return err
 	}
 	q.mu.Lock()
@@ -205,7 +212,7 @@ func (q *Queue) Destroy(ctx context.Context) (int64, error) {
 	}
 	ctx, cancel := q.bound(ctx)
 	defer cancel()
-	n, err := q.destroy(ctx)
+	n, err := q.store.Destroy(ctx)
 	if err != nil {
 		return n, q.wrap(err, "destroy")
 	}

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/gobeequeue/beequeue/internal/store"
 	"github.com/gobeequeue/beequeue/internal/wire"
 )
 
@@ -20,10 +21,10 @@ type saver struct {
 	q *Queue
 
 	mu      sync.Mutex
-	line    []*saveItem // items not sent yet, in order
-	idle    []*lane     // lanes without a flusher
-	stopped bool        // Close has begun, and the line takes no more items
-	lastErr error       // why a call under way has no reply yet
+	line    []*saveItem   // items not sent yet, in order
+	idle    []*store.Lane // lanes without a flusher
+	stopped bool          // Close has begun, and the line takes no more items
+	lastErr error         // why a call under way has no reply yet
 
 	timers   sync.Pool // *time.Timer, for callers without a deadline
 	flushers sync.WaitGroup
@@ -45,15 +46,15 @@ const (
 
 // saveItem is one job that is being saved.
 type saveItem struct {
-	job             *Job
-	before          offset     // of the events heard before the save
-	id, record, due string     // as the save script takes them
-	group           *saveGroup // of the caller who waits for the item
-	sentFor         *saveGroup // the group at the time of the call
-	sent            bool       // the item is, or was, part of a call
-	settled         bool       // newID and err are final
-	newID           string     // the automatic id, or "" if SetID gave one
-	err             error
+	job     *Job
+	before  offset         // of the events heard before the save
+	item    store.SaveItem // as the call takes it
+	group   *saveGroup     // of the caller who waits for the item
+	sentFor *saveGroup     // the group at the time of the call
+	sent    bool           // the item is, or was, part of a call
+	settled bool           // newID and err are final
+	newID   string         // the automatic id, or "" if SetID gave one
+	err     error
 }
 
 // saveGroup lets a caller wait for several items. The saver's lock guards it.
@@ -99,7 +100,7 @@ func (s *saver) init(q *Queue) {
 	s.timers.New = func() any { return time.NewTimer(time.Hour) }
 	s.life, s.endLife = context.WithCancelCause(context.Background())
 	for i := range saveLanes {
-		l := newLane(q.token, "save"+strconv.Itoa(i))
+		l := store.NewLane(q.token, "save"+strconv.Itoa(i), nil)
 		s.idle = append(s.idle, &l)
 	}
 }
@@ -177,11 +178,11 @@ func (s *saver) fill(item *saveItem, j *Job, group *saveGroup) error {
 	if err := s.refuse(j); err != nil {
 		return err
 	}
-	item.job, item.id, item.group = j, j.ID, group
+	item.job, item.item.ID, item.group = j, j.ID, group
 	item.before = s.q.subscriber.recent.offset()
-	item.record = j.encode()
+	item.item.Record = j.encode()
 	if due := j.Options.DelayUntil; !due.IsZero() && due.After(time.Now()) {
-		item.due = strconv.FormatInt(wire.DueMillis(due), 10)
+		item.item.Due = strconv.FormatInt(wire.DueMillis(due), 10)
 	}
 	return nil
 }
@@ -213,7 +214,7 @@ func (s *saver) add(item *saveItem) *saveItem {
 }
 
 // flush saves the items of the line until none is left. Then its lane is idle again.
-func (s *saver) flush(l *lane) {
+func (s *saver) flush(l *store.Lane) {
 	defer s.flushers.Done()
 	for {
 		batch := s.take(l)
@@ -221,19 +222,21 @@ func (s *saver) flush(l *lane) {
 			return
 		}
 		now := time.Now()
-		renew := now.Sub(l.renewed) > renewal || s.q.config.SaveReplicas > 0
-		args := prepareSave(l, batch, renew, s.q.config.MaxWaiting)
+		renew := now.Sub(l.Renewed) > store.Renewal || s.q.config.SaveReplicas > 0
+		item := func(i int) *store.SaveItem { return &batch[i].item }
+		call := store.PrepareSave(l, len(batch), item, renew, s.q.config.MaxWaiting)
 		// Not a caller's context, because callers come and go while the call is repeated.
-		ctx, cancel := context.WithTimeout(s.life, callRetention/2)
-		replies, err := s.q.saveJobs(ctx, args, len(batch), s.noteErr, false)
-		for wait := (pause{}); errors.Is(err, ErrUncertain) && sleep(ctx, wait.next()); {
+		ctx, cancel := context.WithTimeout(s.life, store.CallRetention/2)
+		replies, err := s.q.store.Save(ctx, &call, s.noteErr)
+		for wait := (store.Pause{}); errors.Is(err, ErrUncertain) && store.Sleep(ctx, wait.Next()); {
 			// The call may have run. With another number it would store the jobs twice.
-			replies, err = s.q.saveJobs(ctx, args, len(batch), s.noteErr, true)
+			call.Reached = true
+			replies, err = s.q.store.Save(ctx, &call, s.noteErr)
 		}
 		cancel()
-		clear(args) // the lane keeps the slice, and the records may go
+		call.Forget()
 		if err == nil && renew {
-			l.renewed = now
+			l.Renewed = now
 		}
 		s.answer(batch, replies, err)
 		runtime.Gosched() // lets callers who save one job after another join the next call
@@ -244,7 +247,7 @@ func (s *saver) flush(l *lane) {
 // nil and marks the lane idle. It stops at an item whose group is in a call under way,
 // because a group's calls must follow each other to keep the order of its jobs. The
 // flusher of that call goes on with the line.
-func (s *saver) take(l *lane) []*saveItem {
+func (s *saver) take(l *store.Lane) []*saveItem {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.life.Err() != nil {
@@ -255,7 +258,7 @@ func (s *saver) take(l *lane) []*saveItem {
 	}
 	n, size := 0, 0
 	for n < len(s.line) && n < saveMost && size < saveBytes && s.line[n].group.inFlight == 0 {
-		size += len(s.line[n].record)
+		size += len(s.line[n].item.Record)
 		n++
 	}
 	if n == 0 {
@@ -281,7 +284,7 @@ func (s *saver) noteErr(err error) {
 }
 
 // answer settles the items of a call: all with err, or each by its reply.
-func (s *saver) answer(batch []*saveItem, replies []saveReply, err error) {
+func (s *saver) answer(batch []*saveItem, replies []store.SaveReply, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.lastErr = nil
@@ -290,12 +293,12 @@ func (s *saver) answer(batch []*saveItem, replies []saveReply, err error) {
 		switch {
 		case err != nil:
 			item.settle(err)
-		case replies[i].duplicate:
+		case replies[i].Duplicate:
 			item.settle(ErrDuplicateID)
-		case replies[i].full:
+		case replies[i].Full:
 			item.settle(fmt.Errorf("%w: at most %d", ErrQueueFull, s.q.config.MaxWaiting))
 		default:
-			item.newID = replies[i].id
+			item.newID = replies[i].ID
 			item.settle(nil)
 		}
 	}

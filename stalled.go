@@ -5,6 +5,8 @@ import (
 	"math/rand/v2"
 	"slices"
 	"time"
+
+	"github.com/gobeequeue/beequeue/internal/store"
 )
 
 // sweepStalled looks for jobs of lost workers. Every worker does so, and Redis allows one
@@ -12,45 +14,40 @@ import (
 // grace period, see probation: maybe no heartbeat could arrive, because Redis was away or
 // all workers were stopped.
 func (w *worker) sweepStalled(ctx context.Context) {
-	var cursors [3]string
-	var wait pause
+	var cursors store.Cursors
+	var wait store.Pause
 	for ctx.Err() == nil {
 		next, err := w.sweepOnce(ctx, &cursors)
 		if err != nil {
 			if ctx.Err() == nil {
 				w.q.report(err, "check for stalled jobs")
 			}
-			sleep(ctx, wait.next())
+			store.Sleep(ctx, wait.Next())
 			continue
 		}
-		wait = pause{}
+		wait = store.Pause{}
 		// Spread out, so that of many workers one comes first.
-		sleep(ctx, next+rand.N(20*time.Millisecond)) //nolint:gosec // spreads load, guards nothing
+		store.Sleep(ctx, next+rand.N(20*time.Millisecond)) //nolint:gosec // spreads load, guards nothing
 	}
 }
 
-// probation is how long a silent worker may take to send a heartbeat before its jobs are
-// taken back: half of Config.StallInterval, or 1 s at most. While Redis does not answer,
-// heartbeats are tried four times in it.
-func (q *Queue) probation() time.Duration { return min(q.config.StallInterval/2, time.Second) }
-
 // sweepOnce makes one check, and returns the time until the next. If the check doubts
 // workers, a second one confirms after the probation that they are lost.
-func (w *worker) sweepOnce(ctx context.Context, cursors *[3]string) (next time.Duration, err error) {
-	reply, err := w.q.sweep(ctx, *cursors, sweepDoubt)
+func (w *worker) sweepOnce(ctx context.Context, cursors *store.Cursors) (next time.Duration, err error) {
+	reply, err := w.q.store.Sweep(ctx, *cursors, store.SweepDoubt)
 	if err != nil {
 		return 0, err
 	}
-	*cursors = reply.cursors
-	if len(reply.ids) == 0 {
-		return reply.next, nil
+	*cursors = reply.Cursors
+	if len(reply.IDs) == 0 {
+		return reply.Next, nil
 	}
-	if !sleep(ctx, w.q.probation()) {
+	if !store.Sleep(ctx, w.q.store.Probation()) {
 		return 0, nil
 	}
 	const most = 1000 // ids in a call, which keeps the script short
-	for ids := range slices.Chunk(reply.ids, most) {
-		confirmed, err := w.q.sweep(ctx, *cursors, sweepConfirm, ids...)
+	for ids := range slices.Chunk(reply.IDs, most) {
+		confirmed, err := w.q.store.Sweep(ctx, *cursors, store.SweepConfirm, ids...)
 		if err != nil {
 			return 0, err
 		}
@@ -58,7 +55,7 @@ func (w *worker) sweepOnce(ctx context.Context, cursors *[3]string) (next time.D
 			return 0, err
 		}
 	}
-	return max(0, reply.next-w.q.probation()), nil
+	return max(0, reply.Next-w.q.store.Probation()), nil
 }
 
 // CheckStalled looks for jobs of lost workers once, and returns the ids of the jobs
@@ -82,23 +79,23 @@ func (q *Queue) CheckStalled(ctx context.Context) ([]string, error) {
 	}
 	ctx, cancel := q.bound(ctx)
 	defer cancel()
-	reply, err := q.sweep(ctx, [3]string{}, sweepTake)
+	reply, err := q.store.Sweep(ctx, store.Cursors{}, store.SweepTake)
 	if err == nil {
 		err = q.takenBack(ctx, reply, func(f func()) { f() })
 	}
 	if err != nil {
-		return reply.ids, q.wrap(err, "check for stalled jobs")
+		return reply.IDs, q.wrap(err, "check for stalled jobs")
 	}
-	return reply.ids, nil
+	return reply.IDs, nil
 }
 
 // takenBack passes the OnStalled callbacks for the jobs that were taken back to notify,
 // and fails the jobs that were taken back too often.
-func (q *Queue) takenBack(ctx context.Context, reply sweepReply, notify func(func())) error {
-	for _, id := range reply.ids {
+func (q *Queue) takenBack(ctx context.Context, reply store.SweepReply, notify func(func())) error {
+	for _, id := range reply.IDs {
 		notify(func() { q.callbacks.fireStalled(q, id) })
 	}
-	for _, c := range reply.failing {
+	for _, c := range reply.Failing {
 		if err := q.failStalled(ctx, c, notify); err != nil {
 			return err
 		}
@@ -109,22 +106,22 @@ func (q *Queue) takenBack(ctx context.Context, reply sweepReply, notify func(fun
 // failStalled fails a job that was taken back from lost workers too often. If
 // failStalled returns an error, or the process dies, the job stalls again, and the next
 // check fails it.
-func (q *Queue) failStalled(ctx context.Context, c claimed, notify func(func())) error {
-	e := runEnd{run: &run{id: c.id, record: c.record, claim: sweepClaim}}
-	job, err := decodeJob(q, c.id, c.record)
+func (q *Queue) failStalled(ctx context.Context, c store.Claimed, notify func(func())) error {
+	e := runEnd{run: &run{id: c.ID, record: c.Record, claim: store.SweepClaim}}
+	job, err := decodeJob(q, c.ID, c.Record)
 	if err != nil {
-		e.call = q.unreadable(c.id, sweepClaim, err)
+		e.call = q.unreadable(c.ID, store.SweepClaim, err)
 	} else {
 		q.outcomeOf(&e, job, nil, &stalledError{times: q.config.MaxStalls + 1})
 	}
-	var reply turnReply
-	err = q.control.serialized(ctx, func() error {
-		call := q.prepareTurn(&q.control, q.token, 0, 0, false, []turnOutcome{e.call})
+	var reply store.TurnReply
+	err = q.control.Serialized(ctx, func() error {
+		call := q.store.PrepareTurn(&q.control, store.Turn{Token: q.token, Outcomes: []store.Outcome{e.call}})
 		var err error
 		reply, err = q.turn(ctx, &call, nil)
 		return err
 	})
-	if err == nil && reply.verdicts[0] == recorded && e.outcome != nil {
+	if err == nil && reply.Verdicts[0] == store.Recorded && e.outcome != nil {
 		notify(func() { q.callbacks.fireOutcome(q, e.job, *e.outcome) })
 	}
 	return err

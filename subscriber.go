@@ -10,6 +10,7 @@ import (
 
 	"github.com/redis/rueidis"
 
+	"github.com/gobeequeue/beequeue/internal/store"
 	"github.com/gobeequeue/beequeue/internal/wire"
 )
 
@@ -61,7 +62,7 @@ func (s *subscriber) listen() {
 	s.listening = true
 	s.mu.Unlock()
 	if first {
-		s.want(s.q.keys.events, 1)
+		s.want(s.q.channel(store.Events), 1)
 	}
 }
 
@@ -69,7 +70,7 @@ func (s *subscriber) listen() {
 func (s *subscriber) subscribed() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.on[s.q.keys.events]
+	return s.on[s.q.channel(store.Events)]
 }
 
 // watch subscribes to the events of one job. The caller must end it with unwatch.
@@ -79,11 +80,11 @@ func (s *subscriber) watch(id string, saved offset) *watch {
 	w := &watch{id: id, events: make(chan event, 64), end: make(chan event, 1), look: make(chan struct{}, 1)}
 	s.mu.Lock()
 	s.watches[id] = append(s.watches[id], w)
-	if s.on[s.q.keys.events] && !s.recent.replay(w, saved) {
+	if s.on[s.q.channel(store.Events)] && !s.recent.replay(w, saved) {
 		w.nudge()
 	}
 	s.mu.Unlock()
-	s.want(s.q.keys.events, 1)
+	s.want(s.q.channel(store.Events), 1)
 	return w
 }
 
@@ -97,7 +98,7 @@ func (s *subscriber) unwatch(w *watch) {
 		s.watches[w.id] = others
 	}
 	s.mu.Unlock()
-	s.want(s.q.keys.events, -1)
+	s.want(s.q.channel(store.Events), -1)
 }
 
 // want changes the number of listeners of a channel, and starts the subscriber's
@@ -133,9 +134,9 @@ func (s *subscriber) run(ctx context.Context) {
 	defer dispatcher.Wait()
 	defer cancel()
 
-	var wait pause
+	var wait store.Pause
 	for {
-		err := s.subscribe(ctx, func() { wait = pause{} })
+		err := s.subscribe(ctx, func() { wait = store.Pause{} })
 		s.mu.Lock()
 		clear(s.on)
 		s.recent.endSession()
@@ -150,7 +151,7 @@ func (s *subscriber) run(ctx context.Context) {
 			continue
 		}
 		s.q.report(err, "subscription")
-		if !sleep(ctx, wait.next()) {
+		if !store.Sleep(ctx, wait.Next()) {
 			return
 		}
 	}
@@ -171,7 +172,7 @@ func (s *subscriber) stopIfUnused() bool {
 // It calls established whenever they are. It returns errNobodyListens when the
 // connection is no longer used, ctx's error, or the error of a lost connection.
 func (s *subscriber) subscribe(ctx context.Context, established func()) error {
-	conn, release := dedicate(ctx, s.q.client)
+	conn, release := store.Dedicate(ctx, s.q.client)
 	if conn == nil {
 		return ctx.Err()
 	}
@@ -219,7 +220,7 @@ func (s *subscriber) adjust(ctx context.Context, conn rueidis.DedicatedClient) e
 		if len(add) == 0 && len(drop) == 0 {
 			return nil
 		}
-		try, cancel := context.WithTimeout(ctx, attemptTimeout)
+		try, cancel := context.WithTimeout(ctx, store.AttemptTimeout)
 		err := s.change(try, conn, add, drop)
 		cancel()
 		if err != nil {
@@ -228,7 +229,7 @@ func (s *subscriber) adjust(ctx context.Context, conn rueidis.DedicatedClient) e
 		s.mu.Lock()
 		for _, channel := range add {
 			s.on[channel] = true
-			if channel == s.q.keys.events {
+			if channel == s.q.channel(store.Events) {
 				s.recent.beginSession()
 			}
 		}
@@ -253,7 +254,7 @@ func (s *subscriber) difference() (add, drop []string) {
 		if len(s.wanted) > 0 && s.wanted[channel] == 0 {
 			drop = append(drop, channel)
 			delete(s.on, channel)
-			if channel == s.q.keys.events {
+			if channel == s.q.channel(store.Events) {
 				s.recent.endSession()
 			}
 		}
@@ -274,11 +275,14 @@ func (s *subscriber) change(ctx context.Context, conn rueidis.DedicatedClient, a
 	return nil
 }
 
+// channel returns the name of one of the queue's channels.
+func (q *Queue) channel(key store.Key) string { return q.store.Keys().Name(key) }
+
 // receive takes a message from the connection's reader, and must not block. Watches get
 // an event at once. Callbacks get it by way of the dispatcher.
 func (s *subscriber) receive(pub rueidis.PubSubMessage) {
 	m := message{channel: pub.Channel, payload: pub.Message}
-	if m.channel == s.q.keys.events {
+	if m.channel == s.q.channel(store.Events) {
 		if m.event, m.err = decodeEvent(m.payload); m.err == nil && !s.deliver(m.event) {
 			return
 		}
@@ -314,7 +318,7 @@ func (s *subscriber) dispatch(ctx context.Context) {
 			s.handle(m)
 			if len(s.inbox) == 0 && s.gap.Swap(false) {
 				s.q.report(errors.New("callbacks are too slow: events were dropped"), "subscription")
-				s.lookAll([]string{s.q.keys.earlierDelayed}) // watches do not use the inbox
+				s.lookAll([]string{s.q.channel(store.EarlierDelayed)}) // watches do not use the inbox
 			}
 		}
 	}
@@ -322,7 +326,7 @@ func (s *subscriber) dispatch(ctx context.Context) {
 
 // handle passes one message to its listeners.
 func (s *subscriber) handle(m message) {
-	if m.channel == s.q.keys.earlierDelayed {
+	if m.channel == s.q.channel(store.EarlierDelayed) {
 		due, ok := wire.DecodeDue(m.payload)
 		if !ok {
 			s.malformed(m, "want a time in Unix ms")
@@ -356,14 +360,14 @@ func (s *subscriber) malformed(m message, reason string) {
 func (s *subscriber) lookAll(channels []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if slices.Contains(channels, s.q.keys.events) {
+	if slices.Contains(channels, s.q.channel(store.Events)) {
 		for _, list := range s.watches {
 			for _, w := range list {
 				w.nudge()
 			}
 		}
 	}
-	if slices.Contains(channels, s.q.keys.earlierDelayed) {
+	if slices.Contains(channels, s.q.channel(store.EarlierDelayed)) {
 		for _, f := range s.dueSoon {
 			f(time.Time{})
 		}
@@ -377,11 +381,11 @@ func (s *subscriber) hearDue(f func(due time.Time)) (stop func()) {
 	s.mu.Lock()
 	s.dueSoon = append(s.dueSoon, f)
 	s.mu.Unlock()
-	s.want(s.q.keys.earlierDelayed, 1)
+	s.want(s.q.channel(store.EarlierDelayed), 1)
 	return func() {
 		s.mu.Lock()
 		s.dueSoon = nil
 		s.mu.Unlock()
-		s.want(s.q.keys.earlierDelayed, -1)
+		s.want(s.q.channel(store.EarlierDelayed), -1)
 	}
 }

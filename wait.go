@@ -224,21 +224,21 @@ func (q *Queue) readEnd(ctx context.Context, id string) (event, error) {
 	defer cancel()
 	// No Wait may outlast Close while Redis is away.
 	defer context.AfterFunc(q.life, cancel)() //nolint:contextcheck // either of the two ends it
-	found, err := q.lookup(try, id)
+	found, err := q.store.Lookup(try, id)
 	if err != nil && q.life.Err() != nil {
 		err = ErrClosed
 	}
-	if err != nil || found.state == "" {
+	if err != nil || found.Ended == "" {
 		return event{}, err
 	}
-	e := event{ID: id, Name: string(found.state)}
-	job, err := decodeJob(q, id, found.record)
+	e := event{ID: id, Name: found.Ended}
+	job, err := decodeJob(q, id, found.Record)
 	switch {
-	case found.reason != "":
-		e.end = &FailedError{ID: id, Message: (&RecordError{ID: id, Reason: found.reason}).Error()}
+	case found.Reason != "":
+		e.end = &FailedError{ID: id, Message: (&RecordError{ID: id, Reason: found.Reason}).Error()}
 	case err != nil:
 		e.end = &FailedError{ID: id, Message: err.Error()}
-	case found.state == StateSucceeded:
+	case State(found.Ended) == StateSucceeded:
 		e.Data, e.unsure = job.Result, job.Result == nil && !job.read.NoResult
 	default:
 		failed := &FailedError{ID: id}

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/gobeequeue/beequeue/internal/store"
 )
 
 // A worker is one Process or Drain. Its loop is one goroutine, which owns the slots and
@@ -21,6 +23,7 @@ type worker struct {
 	plan         plan            // what to do next
 	lanes        []*turnLane     // of turns
 	blocking     *turnLane       // of the blocking call
+	blocker      store.Blocker   // makes the blocking calls
 	unreturned   map[string]*run // handlers that have not returned, by job id
 	outcomes     []runEnd        // for the next turn; plan.outcomes is their number
 	dueNotices   []notice        // of outcomes that are recorded
@@ -56,7 +59,7 @@ func newWorker(ctx context.Context, q *Queue, concurrency int, handler Handler, 
 	w := &worker{
 		q:          q,
 		handler:    handler,
-		token:      newWorkerToken(concurrency),
+		token:      store.NewWorkerToken(concurrency),
 		plan:       newPlan(concurrency, drain),
 		unreturned: make(map[string]*run),
 		runEnds:    make(chan runEnd, 2*concurrency),
@@ -99,10 +102,7 @@ func (w *worker) run(ctx context.Context) error { //nolint:contextcheck // as sa
 	endBeat()
 	helpers.Wait()
 	w.callers.Wait()
-	w.blocking.disconnect()
-	if w.blocking.pooled {
-		w.q.closePooled(w.callCtx) //nolint:contextcheck // its context is the worker's
-	}
+	w.q.store.CloseBlocker(w.callCtx, &w.blocker) //nolint:contextcheck // its context is the worker's
 	if stuck := w.awaitHandlers(); err == nil {
 		err = stuck
 	}
@@ -118,9 +118,9 @@ func (w *worker) run(ctx context.Context) error { //nolint:contextcheck // as sa
 // becomeReady waits until Redis answers. It returns nil if Redis did, or if the worker
 // was stopped first; ErrKeyLayout and ErrUnsupportedServer come back at once.
 func (w *worker) becomeReady() error {
-	var wait pause
+	var wait store.Pause
 	for w.claimCtx.Err() == nil {
-		ctx, cancel := context.WithTimeout(w.claimCtx, attemptTimeout)
+		ctx, cancel := context.WithTimeout(w.claimCtx, store.AttemptTimeout)
 		err := w.q.check(ctx)
 		cancel()
 		switch {
@@ -131,7 +131,7 @@ func (w *worker) becomeReady() error {
 		}
 		if w.claimCtx.Err() == nil {
 			w.q.report(err, "start processing")
-			sleep(w.claimCtx, wait.next())
+			store.Sleep(w.claimCtx, wait.Next())
 		}
 	}
 	return nil
@@ -212,18 +212,18 @@ func (w *worker) rest() error {
 // look reports whether a job is waiting, once due delayed jobs are. One script does
 // both: two looks would miss a job that another worker moves in between.
 func (w *worker) look() (found bool, err error) {
-	reply, err := w.q.raise(w.claimCtx)
+	reply, err := w.q.store.Raise(w.claimCtx)
 	if err != nil {
 		if w.claimCtx.Err() != nil { // stopped meanwhile
 			err = nil
 		}
 		return false, err
 	}
-	if reply.raised > 0 {
-		w.notices.add(func() { w.q.callbacks.fireRaised(w.q, reply.raised) })
+	if reply.Raised > 0 {
+		w.notices.add(func() { w.q.callbacks.fireRaised(w.q, reply.Raised) })
 	}
-	w.plan.looked(reply.waiting > 0)
-	return reply.waiting > 0, nil
+	w.plan.looked(reply.Waiting > 0)
+	return reply.Waiting > 0, nil
 }
 
 // noteEnd takes one piece of news of a run.
@@ -234,7 +234,7 @@ func (w *worker) noteEnd(e runEnd) {
 			delete(w.unreturned, e.run.id)
 		}
 	}
-	if e.outcome != nil || e.call.what == turnUnreadable {
+	if e.outcome != nil || e.call.Kind == store.EndUnreadable {
 		e.run.noted = true
 		w.addOutcomes(e)
 	}

@@ -9,6 +9,8 @@ import (
 	"runtime/debug"
 	"sync/atomic"
 	"time"
+
+	"github.com/gobeequeue/beequeue/internal/store"
 )
 
 // A run is one claimed job, from its claim to its recorded outcome.
@@ -36,8 +38,8 @@ type runEnd struct {
 	run     *run // nil for a job that was not run
 	free    bool // the handler has returned, which frees its slot
 	outcome *outcome
-	job     *Job        // as it is to be recorded
-	call    turnOutcome // records the outcome
+	job     *Job          // as it is to be recorded
+	call    store.Outcome // records the outcome
 }
 
 // putAside is how long a job is delayed that this worker cannot run yet, because an
@@ -46,18 +48,18 @@ const putAside = time.Second
 
 // startRun starts the run of a claimed job. A job that cannot or must not run becomes an
 // outcome of the next turn.
-func (w *worker) startRun(c claimed, claim string) {
-	back := turnOutcome{id: c.id, claim: claim, what: turnReturned}
-	if c.bare { // the job was removed meanwhile, or Redis does not answer any more
+func (w *worker) startRun(c store.Claimed, claim string) {
+	back := store.Outcome{ID: c.ID, Claim: claim, Kind: store.EndReturned}
+	if c.NoRecord { // the job was removed meanwhile, or Redis does not answer any more
 		w.addOutcomes(runEnd{call: back})
 		return
 	}
-	if w.unreturned[c.id] != nil {
-		back.delay = putAside
+	if w.unreturned[c.ID] != nil {
+		back.Delay = putAside
 		w.addOutcomes(runEnd{call: back})
 		return
 	}
-	r := &run{id: c.id, record: c.record, claim: claim}
+	r := &run{id: c.ID, record: c.Record, claim: claim}
 	r.ctx, r.cancel = context.WithCancelCause(w.baseCtx)
 
 	// Under the lock, so that endGrace either finds the run or comes before it: claimCtx
@@ -69,9 +71,9 @@ func (w *worker) startRun(c claimed, claim string) {
 		w.addOutcomes(runEnd{call: back})
 		return
 	}
-	w.runs[c.id] = r
+	w.runs[c.ID] = r
 	w.mu.Unlock()
-	w.unreturned[c.id] = r
+	w.unreturned[c.ID] = r
 	w.plan.running++
 	w.start(r)
 }

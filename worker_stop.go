@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/gobeequeue/beequeue/internal/store"
 )
 
 // flushTime is how long a worker may take to hand jobs back when its grace period is
@@ -63,7 +65,7 @@ func (w *worker) handBack() error {
 	var back []runEnd
 	for id, r := range w.runs {
 		if r.handBack {
-			back = append(back, runEnd{run: r, call: turnOutcome{id: id, claim: r.claim, what: turnReturned}})
+			back = append(back, runEnd{run: r, call: store.Outcome{ID: id, Claim: r.claim, Kind: store.EndReturned}})
 		}
 	}
 	w.mu.Unlock()
@@ -127,7 +129,7 @@ func listIDs(ends []runEnd) string {
 		if i > 0 {
 			b.WriteString(", ")
 		}
-		fmt.Fprintf(&b, "%q", ends[i].call.id)
+		fmt.Fprintf(&b, "%q", ends[i].call.ID)
 	}
 	return b.String()
 }

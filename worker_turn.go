@@ -8,27 +8,24 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/redis/rueidis"
+	"github.com/gobeequeue/beequeue/internal/store"
 )
 
 // A turnLane is one lane of a worker's turns, which are calls of turn.lua: outcomes in,
 // jobs out. It holds the call that is in flight.
 type turnLane struct {
-	lane     lane
+	lane     store.Lane
 	inFlight bool
-	batch    []runEnd      // the outcomes that the call carries
-	results  []turnOutcome // the same, as the script takes them
-	want     int           // slots that the call may fill
-	lease    time.Duration // what the call makes of the worker's lease, see prepareTurn
+	batch    []runEnd        // the outcomes that the call carries
+	results  []store.Outcome // the same, as the script takes them
+	want     int             // slots that the call may fill
+	lease    time.Duration   // what the call makes of the worker's lease, see store.Turn
 	began    time.Time
-	call     turnCall
-	reply    turnReply
+	call     store.TurnCall
+	reply    store.TurnReply
 	err      error
-	refused  pause                   // between calls that Redis refuses
-	unread   pause                   // after records that could not be read
-	conn     rueidis.DedicatedClient // the blocking lane's own, in a cluster
-	hangUp   func()
-	pooled   bool // the blocking call left a connection in the client's pool
+	refused  store.Pause // between calls that Redis refuses
+	unread   store.Pause // after records that could not be read
 }
 
 // initLanes makes the worker's lanes. They share one sequence of numbers for their
@@ -36,9 +33,7 @@ type turnLane struct {
 func (w *worker) initLanes() {
 	var numbers uint64
 	open := func(name string) *turnLane {
-		l := &turnLane{lane: newLane(w.token, name)}
-		l.lane.numbers = &numbers
-		return l
+		return &turnLane{lane: store.NewLane(w.token, name, &numbers)}
 	}
 	for i := range w.plan.lanes {
 		w.lanes = append(w.lanes, open("turn"+strconv.Itoa(i))) // lua/turn.lua looks for turn0
@@ -89,15 +84,15 @@ func (w *worker) fill(l *turnLane) {
 	n, size := 0, 0
 	for n < len(w.outcomes) && n < turnMost && size < turnBytes {
 		e := &w.outcomes[n]
-		size += len(e.call.text) + len(e.call.event)
-		if e.call.what == turnPlain {
+		size += len(e.call.Payload) + len(e.call.Event)
+		if e.call.Kind == store.EndPlain {
 			size += len(e.run.record) // which the script reads and writes
 		}
 		n++
 	}
 	l.want = w.plan.claims()
 	l.began, l.lease = time.Now(), -1
-	if l.began.Sub(l.lane.renewed) > min(w.q.config.StallInterval/leasePart, renewal) {
+	if l.began.Sub(l.lane.Renewed) > min(w.q.config.StallInterval/leasePart, store.Renewal) {
 		l.lease = w.q.config.StallInterval
 	}
 	l.inFlight = true
@@ -115,13 +110,15 @@ func (w *worker) fill(l *turnLane) {
 	}
 	l.results = l.results[:0]
 	for i := range l.batch {
-		if l.lease == 0 && l.batch[i].call.what == turnPlain {
+		if l.lease == 0 && l.batch[i].call.Kind == store.EndPlain {
 			// A plain success may be refused and sent again, and then there is no lease.
 			l.batch[i].call = l.batch[i].whole(w.q)
 		}
 		l.results = append(l.results, l.batch[i].call)
 	}
-	l.call = w.q.prepareTurn(&l.lane, w.token, l.lease, l.want, w.recordsLarge, l.results)
+	l.call = w.q.store.PrepareTurn(&l.lane, store.Turn{
+		Token: w.token, Lease: l.lease, Want: l.want, OmitRecords: w.recordsLarge, Outcomes: l.results,
+	})
 }
 
 // send makes the call that is prepared, until its reply arrives, Redis refuses it, or the
@@ -134,17 +131,33 @@ func (w *worker) send(l *turnLane) {
 			break
 		}
 		// The call may have run. Under another number, it would not learn what it claimed.
-		l.call.reached = true
+		l.call.Reached = true
 		notice(l.err)
-		sleep(w.callCtx, l.refused.next())
+		store.Sleep(w.callCtx, l.refused.Next())
 	}
 	if l.err == nil {
-		l.refused = pause{}
+		l.refused = store.Pause{}
 		w.fetchRecords(l)
 	} else if w.callCtx.Err() == nil {
 		// Redis refused the call and changed nothing. Somebody may put right what is wrong.
 		notice(l.err)
-		sleep(w.callCtx, l.refused.next())
+		store.Sleep(w.callCtx, l.refused.Next())
+	}
+}
+
+// turn makes a turn until its reply arrives, and reports why its events could not be
+// published, if they could not.
+func (q *Queue) turn(ctx context.Context, call *store.TurnCall, notice func(error)) (store.TurnReply, error) {
+	reply, err := q.store.Turn(ctx, call, notice)
+	if err == nil {
+		q.reportUnpublished(reply)
+	}
+	return reply, err
+}
+
+func (q *Queue) reportUnpublished(reply store.TurnReply) {
+	if reply.Unpublished != "" {
+		q.report(errors.New(reply.Unpublished), "publish events")
 	}
 }
 
@@ -156,22 +169,22 @@ const largeRecord = 4096
 // fetchRecords reads the records of the jobs that a call has claimed without them. If it
 // fails, the jobs go back: they are the worker's, but it cannot run them.
 func (w *worker) fetchRecords(l *turnLane) {
-	if !l.call.sparing || len(l.reply.jobs) == 0 {
+	if !l.call.OmitRecords || len(l.reply.Jobs) == 0 {
 		return
 	}
-	if err := w.q.readRecords(w.callCtx, l.reply.jobs); err != nil {
-		w.q.report(err, "read the records of %d jobs", len(l.reply.jobs))
-		sleep(w.callCtx, l.unread.next())
+	if err := w.q.store.ReadRecords(w.callCtx, l.reply.Jobs); err != nil {
+		w.q.report(err, "read the records of %d jobs", len(l.reply.Jobs))
+		store.Sleep(w.callCtx, l.unread.Next())
 		return
 	}
-	l.unread = pause{}
+	l.unread = store.Pause{}
 }
 
 // receive takes the reply of a call. It returns an error only if the worker is out of
 // time.
 func (w *worker) receive(l *turnLane) error {
 	w.endCall(l)
-	clear(l.call.args) // so that the strings can be freed
+	l.call.Forget()
 	clear(l.results)
 	if l.err != nil {
 		w.takeBack(l)
@@ -181,25 +194,25 @@ func (w *worker) receive(l *turnLane) error {
 		return nil
 	}
 	if l.lease > 0 {
-		l.lane.renewed = l.began
+		l.lane.Renewed = l.began
 	}
 	for i := range l.batch {
-		w.applyVerdict(&l.batch[i], l.reply.verdicts[i])
+		w.applyVerdict(&l.batch[i], l.reply.Verdicts[i])
 	}
 	clear(l.batch)
 	if len(w.dueNotices) > 0 {
 		w.notices.line <- w.dueNotices
 		w.dueNotices = nil
 	}
-	w.noteSizes(l.reply.jobs)
-	for _, job := range l.reply.jobs {
-		w.startRun(job, l.reply.claim)
+	w.noteSizes(l.reply.Jobs)
+	for _, job := range l.reply.Jobs {
+		w.startRun(job, l.reply.Claim)
 	}
-	if len(l.reply.jobs) > 0 {
+	if len(l.reply.Jobs) > 0 {
 		runtime.Gosched() // so that quick handlers return in time for the next turn
 	}
 	w.noteSupply(l)
-	l.reply = turnReply{}
+	l.reply = store.TurnReply{}
 	return nil
 }
 
@@ -220,9 +233,9 @@ func (w *worker) takeBack(l *turnLane) {
 }
 
 // applyVerdict acts on what turn.lua made of an outcome.
-func (w *worker) applyVerdict(e *runEnd, v verdict) {
-	id := e.call.id
-	if v == changed {
+func (w *worker) applyVerdict(e *runEnd, v store.Verdict) {
+	id := e.call.ID
+	if v == store.Changed {
 		e.call = e.whole(w.q)
 		w.addOutcomes(*e)
 		return
@@ -235,9 +248,9 @@ func (w *worker) applyVerdict(e *runEnd, v verdict) {
 		w.mu.Unlock()
 	}
 	switch {
-	case v == gone:
+	case v == store.Gone:
 		w.q.report(fmt.Errorf("%w: it was removed while it ran", ErrOwnershipLost), "job %q", id)
-	case v != recorded:
+	case v != store.Recorded:
 		w.q.report(fmt.Errorf("%w: it was taken back while it ran", ErrOwnershipLost), "job %q", id)
 	case e.outcome != nil:
 		w.dueNotices = append(w.dueNotices, notice{job: e.job, outcome: e.outcome})
@@ -245,13 +258,13 @@ func (w *worker) applyVerdict(e *runEnd, v verdict) {
 }
 
 // noteSizes notes whether the records of the jobs just claimed are large on average.
-func (w *worker) noteSizes(jobs []claimed) {
+func (w *worker) noteSizes(jobs []store.Claimed) {
 	if len(jobs) == 0 {
 		return
 	}
 	size := 0
 	for i := range jobs {
-		size += len(jobs[i].record)
+		size += len(jobs[i].Record)
 	}
 	w.recordsLarge = size/len(jobs) >= largeRecord
 }
@@ -260,7 +273,7 @@ func (w *worker) noteSizes(jobs []claimed) {
 // none says nothing new: it wanted one job only.
 func (w *worker) noteSupply(l *turnLane) {
 	switch {
-	case l.reply.more:
+	case l.reply.More:
 		w.plan.foundMore()
 	case l.want > 0 && l != w.blocking:
 		w.plan.foundNone()
@@ -295,16 +308,14 @@ func (w *worker) giveUpCalls(err error) error {
 // slots are free: if the machine vanishes without a word, no more than that job is kept
 // from other workers until the stall check.
 
-// blockTime is how long one blocking command waits. A worker that waits at a demoted
-// master notices after this time at the latest.
-const blockTime = 2 * time.Second
-
 // block begins the blocking call, in a goroutine.
 func (w *worker) block() {
 	l := w.blocking
 	l.inFlight, l.want, l.began, l.lease = true, 1, time.Now(), w.q.config.StallInterval
 	w.plan.beginBlocking()
-	l.call = w.q.prepareTurn(&l.lane, w.token, l.lease, -l.want, w.recordsLarge, nil)
+	l.call = w.q.store.PrepareTurn(&l.lane, store.Turn{
+		Token: w.token, Lease: l.lease, Want: -l.want, OmitRecords: w.recordsLarge,
+	})
 	w.callers.Go(func() {
 		w.blockForJob(l)
 		w.replies <- l
@@ -314,114 +325,30 @@ func (w *worker) block() {
 // blockForJob makes the blocking call. When the worker is to stop, it ends the call, and
 // finds out what the call had claimed.
 func (w *worker) blockForJob(l *turnLane) {
-	conn := rueidis.CoreClient(w.q.client)
-	if w.q.client.Mode() == rueidis.ClientModeCluster {
-		if l.conn == nil {
-			if l.conn, l.hangUp = dedicate(w.claimCtx, w.q.client); l.conn == nil {
-				return // the worker stopped before anything was sent
-			}
-		}
-		conn = l.conn
-	} else if w.claimCtx.Err() != nil {
-		return // l.pooled stays as the call before left it
+	b := w.q.store.TurnWhenJob(w.claimCtx, &w.blocker, &l.call)
+	if !b.Sent {
+		return // the worker stopped before anything was sent
 	}
-	blocked, message, err := w.q.blockingTurn(w.claimCtx, conn, &l.call)
-	moved, broken := isRedirect(blocked) || isRedirect(err), isBroken(blocked) || isBroken(err)
-	l.pooled = l.conn == nil && !broken
-	if moved || broken {
-		l.disconnect()
-	}
-	if moved {
-		blocked = nil
-	}
-	if err == nil {
-		l.reply, err = readTurn(&l.call, message)
-	}
-	if err == nil {
-		l.err = nil
-		w.q.tellUnpublished(l.reply)
+	if b.Turn == nil {
+		l.reply, l.err = b.Reply, nil
+		w.q.reportUnpublished(l.reply)
 		w.fetchRecords(l)
 	} else {
-		l.call.reached = !neverReached(err)
 		if w.claimCtx.Err() != nil {
-			l.call.claimNothing()
+			l.call.ClaimNothing()
 		}
 		w.send(l)
 	}
 	switch {
-	case blocked == nil && l.err == nil:
-		l.refused = pause{}
-	case blocked == nil: // the turn was refused, which send has reported
+	case b.Block == nil && l.err == nil:
+		l.refused = store.Pause{}
+	case b.Block == nil: // the turn was refused, which send has reported
 	case w.claimCtx.Err() == nil:
 		// A server that is out of memory, or denies the command, may still let jobs be
 		// claimed. So the loop goes on, after a pause.
-		w.q.report(blocked, "wait for jobs")
-		if len(l.reply.jobs) == 0 {
-			sleep(w.claimCtx, l.refused.next())
+		w.q.report(b.Block, "wait for jobs")
+		if len(l.reply.Jobs) == 0 {
+			store.Sleep(w.claimCtx, l.refused.Next())
 		}
 	}
-}
-
-// disconnect closes the lane's own connection, if it has one.
-func (l *turnLane) disconnect() {
-	if l.conn != nil {
-		l.conn.Close()
-		l.hangUp()
-		l.conn, l.hangUp = nil, nil
-	}
-}
-
-// blockingTurn waits until a job is waiting, or for blockTime, and then runs a turn. It
-// returns the error of the wait, and the reply or the error of the turn.
-//
-// In a cluster, conn is a connection of the worker's own and not one of the client's
-// pool: a cluster client panics when a node redirects a group of commands of which one
-// blocks (rueidis 1.0.79). Elsewhere conn is the client, because that of Sentinel
-// follows to a new master by itself, and a connection of our own does not.
-func (q *Queue) blockingTurn(ctx context.Context, conn rueidis.CoreClient, c *turnCall) (blocked error, message rueidis.RedisMessage, err error) {
-	// Not WithTimeout: if the context has a deadline, rueidis ignores its cancellation
-	// where it does not pipeline.
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	defer time.AfterFunc(blockTime+attemptTimeout, func() { cancel(context.DeadlineExceeded) }).Stop()
-	b := conn.B()
-	results := conn.DoMulti(ctx,
-		b.Blmove().Source(q.keys.waiting).Destination(q.keys.waiting).Right().Right().Timeout(blockTime.Seconds()).Build(),
-		b.Evalsha().Sha1(q.scripts.turnSHA).Numkeys(int64(len(q.scripts.turnKeys))).Key(q.scripts.turnKeys...).Arg(c.args...).Build())
-	switch blocked = results[0].Error(); {
-	case rueidis.IsRedisNil(blocked):
-		blocked = nil
-	case errors.Is(blocked, context.Canceled):
-		blocked = context.Cause(ctx)
-	}
-	message, err = results[1].ToMessage()
-	return blocked, message, err
-}
-
-// closePooled closes the connection that the blocking call left in the client's pool. A
-// connection that the client does not give at once is in use by others.
-func (q *Queue) closePooled(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
-	defer cancel()
-	if conn, hangUp := dedicate(ctx, q.client); conn != nil {
-		conn.Close()
-		hangUp()
-	}
-}
-
-// isBroken reports whether an error is the connection's, and no answer of Redis.
-func isBroken(err error) bool {
-	_, reply := rueidis.IsRedisErr(err)
-	return err != nil && !reply && !rueidis.IsRedisNil(err)
-}
-
-// isRedirect reports whether a node of a cluster sends its caller to another node.
-func isRedirect(err error) bool {
-	reply, ok := rueidis.IsRedisErr(err)
-	if !ok {
-		return false
-	}
-	_, moved := reply.IsMoved()
-	_, ask := reply.IsAsk()
-	return moved || ask
 }

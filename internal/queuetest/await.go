@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gobeequeue/beequeue"
+	"github.com/gobeequeue/beequeue/internal/store"
 )
 
 // Patience bounds every wait of the tests for something that must come. It is long
@@ -73,3 +74,13 @@ func SkipShort(t *testing.T) {
 
 // IsScript reports whether a request runs a script; it suits redistest.Proxy.DropReplies.
 func IsScript(request []byte) bool { return bytes.Contains(request, []byte("EVAL")) }
+
+// Runs reports whether a request runs the script of that name, by its SHA1 or its text.
+func Runs(request []byte, script string) bool {
+	for _, s := range store.Scripts() {
+		if s.Name == script {
+			return bytes.Contains(request, []byte(s.SHA)) || bytes.Contains(request, []byte(s.Source))
+		}
+	}
+	return false
+}

@@ -36,7 +36,7 @@ const (
 // Paths of the library and its documents, from the directory of this test.
 var (
 	publishedIn = []string{"../../docs/acl.md", "../../README.md"}
-	libraryDirs = []string{"../..", "../../lua", "../../internal/store", "../../internal/store/lua"}
+	libraryDirs = []string{"../..", "../../internal/store"}
 )
 
 // libraryFiles gives the library's files with that extension, without its tests.

@@ -10,8 +10,6 @@ import (
 	"io"
 	"maps"
 	"net"
-	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -23,6 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gobeequeue/beequeue/internal/redistest"
+	"github.com/gobeequeue/beequeue/internal/store"
 )
 
 // wireNotes has the commands of one user: those that its client wrote to its connections,
@@ -250,22 +249,11 @@ func (n *wireNotes) end() {
 // source of each by its name.
 func libraryScripts(t *testing.T) (names map[string]string, commands map[string][]string) {
 	t.Helper()
-	sources := make(map[string]string)
-	for _, file := range libraryFiles(t, ".lua") {
-		text, err := os.ReadFile(file)
-		require.NoError(t, err)
-		sources[strings.TrimSuffix(filepath.Base(file), ".lua")] = string(text)
-	}
 	called := regexp.MustCompile(`\b(?:call|bulk)\('([A-Z]+)'`)
 	names, commands = make(map[string]string), make(map[string][]string)
-	for name, text := range sources {
-		if name == "call" {
-			continue
-		}
-		if strings.Contains(text, "recall()") {
-			text = sources["call"] + text
-		}
-		names[fmt.Sprintf("%x", sha1.Sum([]byte(text)))] = name //nolint:gosec // as above
+	for _, script := range store.Scripts() {
+		name, text := script.Name, script.Source
+		names[script.SHA] = name
 		found := make(map[string]bool)
 		for _, match := range called.FindAllStringSubmatch(strings.ReplaceAll(text, "pcall(", "call("), -1) {
 			found[strings.ToLower(match[1])] = true

@@ -1,7 +1,6 @@
 package faults_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -32,9 +31,7 @@ func startRedis(t *testing.T, args ...string) *redistest.Server {
 }
 
 // isTurn reports whether a request is a turn: outcomes in, jobs out.
-func isTurn(request []byte) bool {
-	return queuetest.IsScript(request) && bytes.Contains(request, []byte("\r\n$2\r\n14\r\n")) // keys
-}
+func isTurn(request []byte) bool { return queuetest.Runs(request, "turn") }
 
 // stays checks that a condition holds for some time.
 func stays(t *testing.T, d time.Duration, what string, holds func() bool) {

@@ -1,4 +1,4 @@
-package beequeue
+package store
 
 import (
 	"context"
@@ -9,17 +9,18 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// The oldest server whose commands suffice: RPOP with a count came with 6.2.
+// The oldest server that has all commands: RPOP with a count came with 6.2.
 const oldestMajor, oldestMinor = 6, 2
 
-// checkServer asks the server for its version. One that does not tell, such as
-// miniredis or one whose ACL denies INFO, is taken as it is.
-func (q *Queue) checkServer(ctx context.Context) error {
-	info, err := q.do(ctx, func(b rueidis.Builder) rueidis.Completed {
-		return b.Info().Section("server").Build().SetSlot(q.keys.base)
+// CheckServer asks the server for its version, and returns ErrUnsupportedServer if that is
+// older than Redis 6.2. A server that does not tell is taken as it is: miniredis, or one
+// whose ACL denies INFO.
+func (s *Store) CheckServer(ctx context.Context) error {
+	info, err := s.do(ctx, func(b rueidis.Builder) rueidis.Completed {
+		return b.Info().Section("server").Build().SetSlot(s.keys.base)
 	}).ToString()
 	if err != nil {
-		if passing(err) {
+		if transient(err) {
 			return gaveUp(ctx, err, false)
 		}
 		return nil

@@ -1,4 +1,4 @@
-package beequeue
+package store
 
 import (
 	"encoding/binary"
@@ -79,7 +79,7 @@ func FuzzReadSave(f *testing.F) {
 	f.Add(":1", 1)
 	f.Add("*1\n$=1", 1)
 	f.Fuzz(func(t *testing.T, text string, n int) {
-		n = min(max(1, n), saveMost)
+		n = min(max(1, n), 1000)
 		replies, err := readSave(redisMessage(t, text), n)
 		if refused(t, err, "save script") {
 			return
@@ -88,8 +88,8 @@ func FuzzReadSave(f *testing.F) {
 			t.Fatalf("%d replies for %d jobs", len(replies), n)
 		}
 		for _, r := range replies {
-			_, notNumber := strconv.ParseInt(r.id, 10, 64)
-			if r.duplicate && r.full || r.id != "" && (r.duplicate || r.full || notNumber != nil) {
+			_, notNumber := strconv.ParseInt(r.ID, 10, 64)
+			if r.Duplicate && r.Full || r.ID != "" && (r.Duplicate || r.Full || notNumber != nil) {
 				t.Fatalf("took %q for %+v", text, r)
 			}
 		}
@@ -114,12 +114,12 @@ func FuzzReadTurn(f *testing.F) {
 	f.Add("*3\n:1\n:0\n_", "p", true)
 	f.Add("_", "", true)
 	f.Add("-ERR no", "s", true)
-	f.Fuzz(func(t *testing.T, text, outcomes string, sparing bool) {
-		c := turnCall{claim: "1", sparing: sparing}
+	f.Fuzz(func(t *testing.T, text, outcomes string, omitRecords bool) {
+		c := TurnCall{claim: "1", OmitRecords: omitRecords}
 		for _, kind := range outcomes {
-			o := turnOutcome{what: turnFailed}
+			o := Outcome{Kind: EndFailed}
 			if kind == 'p' {
-				o.what = turnPlain
+				o.Kind = EndPlain
 				c.plain++
 			}
 			c.outcomes = append(c.outcomes, o)
@@ -128,16 +128,16 @@ func FuzzReadTurn(f *testing.F) {
 		if refused(t, err, "turn script") {
 			return
 		}
-		if len(r.verdicts) != len(c.outcomes) || r.claim != c.claim {
+		if len(r.Verdicts) != len(c.outcomes) || r.Claim != c.claim {
 			t.Fatalf("took %q for %+v", text, r)
 		}
-		for i, v := range r.verdicts {
-			if !strings.ContainsRune("ylgc", rune(v)) || v == changed && c.outcomes[i].what != turnPlain {
+		for i, v := range r.Verdicts {
+			if !strings.ContainsRune("ylgc", rune(v)) || v == Changed && c.outcomes[i].Kind != EndPlain {
 				t.Fatalf("took %q for verdict %q of outcome %d", text, v, i)
 			}
 		}
-		for _, job := range r.jobs {
-			if job.bare != sparing {
+		for _, job := range r.Jobs {
+			if job.NoRecord != omitRecords {
 				t.Fatalf("took %q for %+v", text, job)
 			}
 		}
@@ -157,11 +157,11 @@ func FuzzReadSweep(f *testing.F) {
 		if refused(t, err, "sweep script") {
 			return
 		}
-		if r.next < 0 || r.next > callRetention {
-			t.Fatalf("took %q for a wait of %v", text, r.next)
+		if r.Next < 0 || r.Next > CallRetention {
+			t.Fatalf("took %q for a wait of %v", text, r.Next)
 		}
-		if len(r.ids)+2*len(r.failing)+6 > strings.Count(text, "\n") {
-			t.Fatalf("took %q for %d and %d jobs", text, len(r.ids), len(r.failing))
+		if len(r.IDs)+2*len(r.Failing)+6 > strings.Count(text, "\n") {
+			t.Fatalf("took %q for %d and %d jobs", text, len(r.IDs), len(r.Failing))
 		}
 	})
 }
@@ -180,7 +180,7 @@ func FuzzReadReplies(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		m := redisMessage(t, text)
 		if r, err := readRaise(m); !refused(t, err, "raise script") {
-			if r.raised < 0 || r.wait < -time.Millisecond || r.wait > callRetention || r.now.UnixMilli() < 0 {
+			if r.Raised < 0 || r.Wait < -time.Millisecond || r.Wait > CallRetention || r.Now.UnixMilli() < 0 {
 				t.Fatalf("took %q for %+v", text, r)
 			}
 		}
@@ -188,12 +188,12 @@ func FuzzReadReplies(f *testing.F) {
 			t.Fatalf("took %q for a retry", text)
 		}
 		if found, err := readLookup(m); !errors.Is(err, ErrNotFound) && !refused(t, err, "lookup script") {
-			if !slices.Contains([]State{"", StateSucceeded, StateFailed}, found.state) {
+			if !slices.Contains([]string{"", "succeeded", "failed"}, found.Ended) {
 				t.Fatalf("took %q for %+v", text, found)
 			}
 		}
 		if views, err := readViews(m, 1); !refused(t, err, "audit script") {
-			if len(views) != 1 || len(views[0].states) > 5*mostCopies {
+			if len(views) != 1 || len(views[0].States) > 5*mostCopies {
 				t.Fatalf("took %q for %+v", text, views)
 			}
 		}
@@ -204,8 +204,8 @@ func FuzzReadReplies(f *testing.F) {
 				t.Fatalf("took %q for %d ids", text, len(ids))
 			}
 		}
-		jobs := []claimed{{id: "1", bare: true}, {id: "2", bare: true}}
-		if refused(t, readRecords(m, jobs), "HMGET") && (!jobs[0].bare || !jobs[1].bare) {
+		jobs := []Claimed{{ID: "1", NoRecord: true}, {ID: "2", NoRecord: true}}
+		if refused(t, readRecords(m, jobs), "HMGET") && (!jobs[0].NoRecord || !jobs[1].NoRecord) {
 			t.Fatalf("read records of %q, and refused it", text)
 		}
 	})

@@ -1,18 +1,17 @@
 -- Reads a job and whether it has finished, in one step.
 --
--- KEYS: jobs succeeded failed reasons
--- ARGV: id
+-- Header: id
 -- Returns {record, state, reason}: state is 'succeeded', 'failed' or ''; reason
 -- says why a record that cannot be read failed. {} if there is no such job.
 -- Reads only.
 
-local record = redis.call('HGET', KEYS[1], ARGV[1])
+local record = redis.call('HGET', K.jobs, A.id)
 if not record then return {} end
 local state, reason = '', ''
-if redis.call('SISMEMBER', KEYS[2], ARGV[1]) == 1 then
+if redis.call('SISMEMBER', K.succeeded, A.id) == 1 then
   state = 'succeeded'
-elseif redis.call('SISMEMBER', KEYS[3], ARGV[1]) == 1 then
+elseif redis.call('SISMEMBER', K.failed, A.id) == 1 then
   state = 'failed'
-  reason = redis.call('HGET', KEYS[4], ARGV[1]) or ''
+  reason = redis.call('HGET', K.reasons, A.id) or ''
 end
 return { record, state, reason }

@@ -1,4 +1,4 @@
-package beequeue
+package store
 
 import (
 	"errors"
@@ -25,8 +25,8 @@ func TestRefusals(t *testing.T) {
 		m := redisMessage(t, text)
 		err := m.Error()
 		require.Error(t, err, text)
-		require.Equal(t, passes, passing(err), text)
-		k := &keys{base: "bq:{q}:"}
+		require.Equal(t, passes, transient(err), text)
+		k := NewKeys("bq:{q}:")
 		require.Equal(t, text == "-OOM command not allowed when used memory > 'maxmemory'." || text == before7+"OOM command not allowed when used memory > 'maxmemory'.",
 			errors.Is(k.explain(err), ErrOutOfMemory), text)
 	}
