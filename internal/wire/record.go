@@ -73,13 +73,32 @@ const statusRetrying = "retrying"
 
 // Encode returns the record as it is stored. Like everything that a Save calls, it
 // needs little stack: many goroutines save one job each, and none should have to grow
-// its stack. So each of its parts is written by a method of its own.
+// its stack.
 func (r *Record) Encode() string {
 	var b jsonBuilder
 	b.Grow(r.size())
-	r.encodeData(&b)
+	b.WriteString(`{"data":`)
+	b.Write(*r.Data)
+	b.WriteString(`,"options":{"timestamp":`)
+	created := int64(0)
+	if !r.Created.IsZero() {
+		created = r.Created.UnixMilli()
+	}
+	b.integer(created)
 	r.encodeOptions(&b)
-	r.encodeEnd(&b)
+	b.WriteString(`},"status":`)
+	b.text(*r.Status)
+	if len(*r.Result) > 0 {
+		b.WriteString(`,"result":`)
+		b.Write(*r.Result)
+	} else if r.Rest.NoResult {
+		b.WriteString(`,"result":null`)
+	}
+	if len(*r.Progress) > 0 {
+		b.WriteString(`,"progress":`)
+		b.Write(*r.Progress)
+	}
+	b.WriteByte('}')
 	return b.String()
 }
 
@@ -93,18 +112,6 @@ func (r *Record) size() int {
 		size += len(f.Name) + len(f.Value) + 4
 	}
 	return size
-}
-
-// encodeData writes everything up to the timestamp.
-func (r *Record) encodeData(b *jsonBuilder) {
-	b.WriteString(`{"data":`)
-	b.Write(*r.Data)
-	b.WriteString(`,"options":{"timestamp":`)
-	created := int64(0)
-	if !r.Created.IsZero() {
-		created = r.Created.UnixMilli()
-	}
-	b.integer(created)
 }
 
 // encodeOptions writes the options behind the timestamp.
@@ -142,23 +149,6 @@ func (r *Record) encodeOptions(b *jsonBuilder) {
 		b.WriteByte(':')
 		b.Write(r.Rest.Unknown[i].Value)
 	}
-}
-
-// encodeEnd writes everything behind the options.
-func (r *Record) encodeEnd(b *jsonBuilder) {
-	b.WriteString(`},"status":`)
-	b.text(*r.Status)
-	if len(*r.Result) > 0 {
-		b.WriteString(`,"result":`)
-		b.Write(*r.Result)
-	} else if r.Rest.NoResult {
-		b.WriteString(`,"result":null`)
-	}
-	if len(*r.Progress) > 0 {
-		b.WriteString(`,"progress":`)
-		b.Write(*r.Progress)
-	}
-	b.WriteByte('}')
 }
 
 // Decode reads a stored record into a job whose fields are all zero. A field that is
