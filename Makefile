@@ -1,4 +1,4 @@
-.PHONY: help test race lint interop fuzz examples bench bench-quick \
+.PHONY: help test race lint interop fuzz house examples bench bench-quick \
 	chaos chaos-bounded chaos-compare soak model
 
 help:
@@ -12,6 +12,7 @@ help:
 	@echo "make chaos-bounded  the same with less of everything, under 6 minutes"
 	@echo "make chaos-compare  the whole, with Node's bee-queue and asynq beside it; renews docs/chaos.md"
 	@echo "make soak         half of full speed and a fault every ten seconds for SOAK (30m)"
+	@echo "make house        count how the core's files know each other"
 	@echo "make examples     run the examples"
 	@echo "make bench        measure beside the peers, 25 minutes; renews docs/performance.*"
 	@echo "make bench-quick  the main workloads beside Bee-Queue, under 3 minutes; prints only"
@@ -51,6 +52,9 @@ fuzz:
 		done; \
 	done; \
 	[ -n "$$found" ] || { echo "no fuzz targets found"; exit 1; }
+
+house:
+	cd tools && go run ./house ..
 
 examples:
 	go run ./examples/push

@@ -26,15 +26,6 @@ type BackoffFunc func(job *Job) time.Duration
 // job that is retried sixty times would overflow.
 const maxBackoff = 365 * 24 * time.Hour
 
-// knowsBackoff reports whether a strategy is built in or in Config.Backoffs.
-func (q *Queue) knowsBackoff(s Strategy) bool {
-	switch s {
-	case Immediate, Fixed, Exponential:
-		return true
-	}
-	return q.config.Backoffs[s] != nil
-}
-
 // nextBackoff returns the wait before the job's next try. It also prepares the stored
 // backoff for the try after that: as in Bee-Queue, Exponential waits for the stored delay
 // and then doubles it in the record. The error wraps ErrUnknownBackoff.

@@ -31,20 +31,3 @@ func (l layout) keys() (*store.Keys, error) {
 	}
 	return store.NewKeys(base), nil
 }
-
-// keyOf returns the key that holds the ids of a state.
-func keyOf(s State) (store.Key, error) {
-	switch s {
-	case StateWaiting:
-		return store.Waiting, nil
-	case StateActive:
-		return store.Active, nil
-	case StateDelayed:
-		return store.Delayed, nil
-	case StateSucceeded:
-		return store.Succeeded, nil
-	case StateFailed:
-		return store.Failed, nil
-	}
-	return 0, fmt.Errorf("unknown state %q", s)
-}

@@ -135,3 +135,12 @@ func setDefault[T comparable](v *T, byZero T) {
 		*v = byZero
 	}
 }
+
+// knowsBackoff reports whether a strategy is built in or in Backoffs.
+func (c *Config) knowsBackoff(s Strategy) bool {
+	switch s {
+	case Immediate, Fixed, Exponential:
+		return true
+	}
+	return c.Backoffs[s] != nil
+}

@@ -153,25 +153,3 @@ func (e *PanicError) Unwrap() error {
 	err, _ := e.Value.(error)
 	return err
 }
-
-// A SaveAllError says which jobs SaveAll could not save. The others are saved.
-type SaveAllError struct {
-	Errors map[*Job]error // the error of each job, as Save would have returned it
-}
-
-// Error returns the number of jobs and one of the errors.
-func (e *SaveAllError) Error() string {
-	for _, err := range e.Errors {
-		return fmt.Sprintf("%d jobs not saved, one of them: %v", len(e.Errors), err)
-	}
-	return "no job failed"
-}
-
-// Unwrap returns all errors, for errors.Is and errors.As.
-func (e *SaveAllError) Unwrap() []error {
-	all := make([]error, 0, len(e.Errors))
-	for _, err := range e.Errors {
-		all = append(all, err)
-	}
-	return all
-}

@@ -3,6 +3,7 @@ package beequeue
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"runtime/debug"
@@ -310,6 +311,8 @@ func (e event) failure() error {
 	}
 	return &FailedError{ID: e.ID, Message: message}
 }
+
+var errNoProgress = errors.New("progress is empty")
 
 // ReportProgress publishes how far a job is to OnJobProgress and Job.Watch, and sets
 // Job.Progress. The progress may be any value that encoding/json can marshal, except nil.

@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"reflect"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -170,4 +171,77 @@ func TestExponentialBackoffIsBounded(t *testing.T) {
 		require.Positive(t, wait)
 	}
 	require.LessOrEqual(t, job.Options.Backoff.Delay, maxBackoff)
+}
+
+// payloads are data of jobs, named after their size: a flat object like those of most
+// jobs, and a long one whose text is not all ASCII.
+func payloads() map[string]string {
+	var large strings.Builder
+	large.WriteString(`{"rows":[`)
+	for i := 0; large.Len() < 10_000-100; i++ {
+		if i > 0 {
+			large.WriteByte(',')
+		}
+		large.WriteString(`{"id":` + strconv.Itoa(1000*i) + `,"name":"Jörg Müller ` + strconv.Itoa(i) +
+			`","note":"said \"soon\", and then nothing for a week","ok":true,"of":[1,2.5,null]}`)
+	}
+	large.WriteString(`]}`)
+	return map[string]string{
+		"100B": `{"to":"someone@example.org","template":"welcome","user":123456,"locale":"de","again":false,"cc":[]}`,
+		"10kB": large.String(),
+	}
+}
+
+// eachPayload runs a benchmark with a job of each size, as it was saved.
+func eachPayload(b *testing.B, body func(b *testing.B, job *Job, record string)) {
+	b.Helper()
+	for _, size := range []string{"100B", "10kB"} {
+		record := `{"data":` + payloads()[size] +
+			`,"options":{"timestamp":1732406400000,"stacktraces":[]},"status":"created","progress":0}`
+		job, err := decodeJob(nil, "1234", record)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Run(size, func(b *testing.B) {
+			b.ReportAllocs()
+			body(b, job, record)
+		})
+	}
+}
+
+func BenchmarkDecodeRecord(b *testing.B) {
+	eachPayload(b, func(b *testing.B, _ *Job, record string) {
+		b.SetBytes(int64(len(record)))
+		for b.Loop() {
+			if _, err := decodeJob(nil, "1234", record); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
+
+func BenchmarkEncodeRecord(b *testing.B) {
+	eachPayload(b, func(b *testing.B, job *Job, record string) {
+		b.SetBytes(int64(len(record)))
+		for b.Loop() {
+			if len(job.encode()) != len(record) {
+				b.Fatal("it is not the record that was read")
+			}
+		}
+	})
+}
+
+// The decision after a run, without the encoding.
+func BenchmarkDecide(b *testing.B) {
+	eachPayload(b, func(b *testing.B, job *Job, record string) {
+		result := json.RawMessage(`{"ok":true}`)
+		for b.Loop() {
+			if err := job.repair(record); err != nil {
+				b.Fatal(err)
+			}
+			if o := job.decide(result, nil, nil); o.status != StatusSucceeded {
+				b.Fatal(errors.New(string(o.status)))
+			}
+		}
+	})
 }

@@ -167,3 +167,20 @@ func (j *Job) IsInSet(ctx context.Context, state State) (bool, error) {
 	}
 	return in, nil
 }
+
+// keyOf returns the key that holds the ids of a state.
+func keyOf(s State) (store.Key, error) {
+	switch s {
+	case StateWaiting:
+		return store.Waiting, nil
+	case StateActive:
+		return store.Active, nil
+	case StateDelayed:
+		return store.Delayed, nil
+	case StateSucceeded:
+		return store.Succeeded, nil
+	case StateFailed:
+		return store.Failed, nil
+	}
+	return 0, fmt.Errorf("unknown state %q", s)
+}

@@ -57,6 +57,10 @@ const turnLanes = 2
 // is small, and two small turns cost Redis more than one large turn.
 const overlapFrom = 8
 
+// turnMost is the most outcomes that a turn carries, and the most jobs that it claims. It
+// keeps scripts short, and within what Lua's unpack takes.
+const turnMost = 500
+
 func newPlan(size int, drain bool) plan {
 	p := plan{size: size, lanes: 1, drain: drain}
 	if size >= overlapFrom {

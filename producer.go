@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-
-	"github.com/gobeequeue/beequeue/internal/wire"
 )
 
 // Save stores the job and puts it in waiting, or in delayed if DelayUntil set a time in
@@ -55,35 +53,24 @@ func (q *Queue) SaveAll(ctx context.Context, jobs []*Job) error {
 	return nil
 }
 
-// refuse returns why a job cannot be saved at all, or nil.
-func (s *saver) refuse(j *Job) error {
-	config := &s.q.config
-	switch {
-	case j == nil:
-		return errors.New("job is nil")
-	case j.err != nil:
-		return j.err
-	case j.queue == nil:
-		return errors.New("job was not made by CreateJob")
-	case j.queue != s.q:
-		return fmt.Errorf("job belongs to queue %q", j.queue.name)
-	case config.MaxData > 0 && len(j.Data) > config.MaxData:
-		return fmt.Errorf("%w: %d bytes, of at most %d", ErrDataTooLarge, len(j.Data), config.MaxData)
-	case config.MaxID > 0 && len(j.ID) > config.MaxID:
-		return fmt.Errorf("%w: %d bytes, of at most %d", ErrIDTooLong, len(j.ID), config.MaxID)
-	case !wire.Valid(j.Data):
-		return fmt.Errorf("data is not JSON: %s", wire.Excerpt(j.Data))
-	case len(j.Progress) > 0 && !wire.Valid(j.Progress):
-		return fmt.Errorf("progress is not JSON: %s", wire.Excerpt(j.Progress))
-	}
-	return nil
+// A SaveAllError says which jobs SaveAll could not save. The others are saved.
+type SaveAllError struct {
+	Errors map[*Job]error // the error of each job, as Save would have returned it
 }
 
-// notBegun returns the error of a Save whose context had ended before it began. The
-// caller holds the saver's lock.
-func notBegun(ctx context.Context, j *Job) error {
-	if j != nil && j.save != nil { // an earlier Save may have stored it
-		return fmt.Errorf("%w: %w", ErrUncertain, context.Cause(ctx))
+// Error returns the number of jobs and one of the errors.
+func (e *SaveAllError) Error() string {
+	for _, err := range e.Errors {
+		return fmt.Sprintf("%d jobs not saved, one of them: %v", len(e.Errors), err)
 	}
-	return fmt.Errorf("not saved: %w", context.Cause(ctx))
+	return "no job failed"
+}
+
+// Unwrap returns all errors, for errors.Is and errors.As.
+func (e *SaveAllError) Unwrap() []error {
+	all := make([]error, 0, len(e.Errors))
+	for _, err := range e.Errors {
+		all = append(all, err)
+	}
+	return all
 }

@@ -2,6 +2,7 @@ package beequeue
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -248,4 +249,21 @@ func (q *Queue) wrap(err error, format string, args ...any) error {
 // report passes an error that no call returns to OnError, or else to the log.
 func (q *Queue) report(err error, format string, args ...any) {
 	q.callbacks.fireError(q, q.wrap(err, format, args...))
+}
+
+// turn makes a turn until its reply arrives, and reports why its events could not be
+// published, if they could not.
+func (q *Queue) turn(ctx context.Context, call *store.TurnCall, notice func(error)) (store.TurnReply, error) {
+	reply, err := q.store.Turn(ctx, call, notice)
+	if err == nil {
+		q.reportUnpublished(reply)
+	}
+	return reply, err
+}
+
+// reportUnpublished reports why a turn's events could not be published, if they could not.
+func (q *Queue) reportUnpublished(reply store.TurnReply) {
+	if reply.Unpublished != "" {
+		q.report(errors.New(reply.Unpublished), "publish events")
+	}
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/gobeequeue/beequeue"
 	"github.com/gobeequeue/beequeue/internal/pulse"
 	"github.com/gobeequeue/beequeue/internal/queuetest"
+	"github.com/gobeequeue/beequeue/internal/store"
 )
 
 func TestNewRefuses(t *testing.T) {
@@ -160,10 +161,7 @@ func TestDestroy(t *testing.T) {
 		n, err = f.Destroy(queuetest.Bounded(t))
 		require.NoError(t, err)
 		require.Positive(t, n)
-		for _, key := range []string{
-			"id", "jobs", "waiting", "active", "succeeded", "failed", "delayed", "stalling", "stallBlock",
-			"workers", "owners", "stalls", "calls", "reasons",
-		} {
+		for _, key := range store.NewKeys("").Stored() {
 			require.Zero(t, f.Number("EXISTS", key), "%s is left", key)
 		}
 		require.Equal(t, "1", f.Save("again").ID, "ids begin anew")

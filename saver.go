@@ -144,6 +144,15 @@ func (s *saver) save(ctx context.Context, jobs []*Job) map[*Job]error {
 	return failed
 }
 
+// notBegun returns the error of a Save whose context had ended before it began. The
+// caller holds the saver's lock.
+func notBegun(ctx context.Context, j *Job) error {
+	if j != nil && j.save != nil { // an earlier Save may have stored it
+		return fmt.Errorf("%w: %w", ErrUncertain, context.Cause(ctx))
+	}
+	return fmt.Errorf("not saved: %w", context.Cause(ctx))
+}
+
 // submitMost is the number of jobs of a SaveAll that get in line at a time. The first are
 // on their way to Redis while the next are encoded.
 const submitMost = 100
@@ -183,6 +192,30 @@ func (s *saver) fill(item *saveItem, j *Job, group *saveGroup) error {
 	item.item.Record = j.encode()
 	if due := j.Options.DelayUntil; !due.IsZero() && due.After(time.Now()) {
 		item.item.Due = strconv.FormatInt(wire.DueMillis(due), 10)
+	}
+	return nil
+}
+
+// refuse returns why a job cannot be saved at all, or nil.
+func (s *saver) refuse(j *Job) error {
+	config := &s.q.config
+	switch {
+	case j == nil:
+		return errors.New("job is nil")
+	case j.err != nil:
+		return j.err
+	case j.queue == nil:
+		return errors.New("job was not made by CreateJob")
+	case j.queue != s.q:
+		return fmt.Errorf("job belongs to queue %q", j.queue.name)
+	case config.MaxData > 0 && len(j.Data) > config.MaxData:
+		return fmt.Errorf("%w: %d bytes, of at most %d", ErrDataTooLarge, len(j.Data), config.MaxData)
+	case config.MaxID > 0 && len(j.ID) > config.MaxID:
+		return fmt.Errorf("%w: %d bytes, of at most %d", ErrIDTooLong, len(j.ID), config.MaxID)
+	case !wire.Valid(j.Data):
+		return fmt.Errorf("data is not JSON: %s", wire.Excerpt(j.Data))
+	case len(j.Progress) > 0 && !wire.Valid(j.Progress):
+		return fmt.Errorf("progress is not JSON: %s", wire.Excerpt(j.Progress))
 	}
 	return nil
 }

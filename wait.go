@@ -27,8 +27,6 @@ const watchInterval = 5 * time.Second
 // state. The job may have ended before, without an event.
 const watchPatience = 200 * time.Millisecond
 
-var errNoProgress = errors.New("progress is empty")
-
 // Wait waits for the job to finish and returns its result. If the job failed for good, the
 // error wraps a *FailedError. The job may finish before or after the call, and the
 // connection may break meanwhile: the result is kept with the job, and read from there if

@@ -137,6 +137,10 @@ func (w *worker) becomeReady() error {
 	return nil
 }
 
+// flushTime is how long a worker may take to hand jobs back when its grace period is
+// over, and its handlers to return when their contexts have ended.
+const flushTime = 2 * time.Second
+
 // loop takes the plan's steps until the worker has ended.
 func (w *worker) loop() error {
 	for {
@@ -244,4 +248,13 @@ func (w *worker) noteEnd(e runEnd) {
 func (w *worker) addOutcomes(ends ...runEnd) {
 	w.outcomes = append(w.outcomes, ends...)
 	w.plan.outcomes += len(ends)
+}
+
+func isDone(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
 }

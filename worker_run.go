@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"runtime/debug"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -197,4 +198,21 @@ func (w *worker) giveUp(r *run, cause error) {
 	w.q.outcomeOf(&e, job, nil, cause)
 	w.runEnds <- e
 	w.q.report(fmt.Errorf("%w: %w", ErrStuck, cause), "job %q", r.id)
+}
+
+// listIDs lists the ids of jobs for an error: the first ten, and the number of the rest.
+func listIDs(ends []runEnd) string {
+	const most = 10
+	var b strings.Builder
+	for i := range ends {
+		if i == most {
+			fmt.Fprintf(&b, ", and %d more", len(ends)-most)
+			break
+		}
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		fmt.Fprintf(&b, "%q", ends[i].call.ID)
+	}
+	return b.String()
 }

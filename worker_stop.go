@@ -2,15 +2,10 @@ package beequeue
 
 import (
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/gobeequeue/beequeue/internal/store"
 )
-
-// flushTime is how long a worker may take to hand jobs back when its grace period is
-// over, and its handlers to return when their contexts have ended.
-const flushTime = 2 * time.Second
 
 // stop has the worker take no more jobs, and ends its grace period at deadline. Called
 // again, it can only end the grace period earlier.
@@ -117,29 +112,4 @@ func (w *worker) awaitHandlers() error {
 	}
 }
 
-// listIDs lists the ids of jobs for an error: the first ten, and the number of the rest.
-func listIDs(ends []runEnd) string {
-	const most = 10
-	var b strings.Builder
-	for i := range ends {
-		if i == most {
-			fmt.Fprintf(&b, ", and %d more", len(ends)-most)
-			break
-		}
-		if i > 0 {
-			b.WriteString(", ")
-		}
-		fmt.Fprintf(&b, "%q", ends[i].call.ID)
-	}
-	return b.String()
-}
-
 // isDone reports whether a channel is closed.
-func isDone(c <-chan struct{}) bool {
-	select {
-	case <-c:
-		return true
-	default:
-		return false
-	}
-}

@@ -1,7 +1,6 @@
 package beequeue
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"runtime"
@@ -67,13 +66,9 @@ func (w *worker) turn(l *turnLane) error {
 	return nil
 }
 
-// A turn carries at most turnMost outcomes and claims at most turnMost jobs, which keeps
-// scripts short and within what Lua's unpack takes. It takes no further outcome once it
-// has turnBytes bytes of them; lua/turn.lua has a similar limit for claims.
-const (
-	turnMost  = 500
-	turnBytes = 1 << 20
-)
+// turnBytes is how many bytes of outcomes a turn carries before it takes no further one.
+// lua/turn_claim.lua has a similar limit for the records of claimed jobs.
+const turnBytes = 1 << 20
 
 // leasePart is the part of a lease's length after which a turn renews the lease along
 // with its other work. The heartbeat renews it as well.
@@ -144,27 +139,6 @@ func (w *worker) send(l *turnLane) {
 		store.Sleep(w.callCtx, l.refused.Next())
 	}
 }
-
-// turn makes a turn until its reply arrives, and reports why its events could not be
-// published, if they could not.
-func (q *Queue) turn(ctx context.Context, call *store.TurnCall, notice func(error)) (store.TurnReply, error) {
-	reply, err := q.store.Turn(ctx, call, notice)
-	if err == nil {
-		q.reportUnpublished(reply)
-	}
-	return reply, err
-}
-
-func (q *Queue) reportUnpublished(reply store.TurnReply) {
-	if reply.Unpublished != "" {
-		q.report(errors.New(reply.Unpublished), "publish events")
-	}
-}
-
-// largeRecord is the average record size, in bytes, from which records bypass Lua: plain
-// HMGET and HSET are about ten times faster for them. The worker then reads the records
-// after it has claimed the jobs, and sends them whole when the jobs end.
-const largeRecord = 4096
 
 // fetchRecords reads the records of the jobs that a call has claimed without them. If it
 // fails, the jobs go back: they are the worker's, but it cannot run them.

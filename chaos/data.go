@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/gobeequeue/beequeue/chaos/internal/actor"
+	"github.com/gobeequeue/beequeue/internal/store"
 )
 
 // Data that nobody should have written.
@@ -173,14 +174,10 @@ const (
 
 func wrongTypes(s *scene) {
 	s.redis()
-	keys := []string{
-		"id", "jobs", "waiting", "active", "succeeded", "failed", "delayed", "stalling", "stallBlock",
-		"workers", "owners", "stalls", "calls", "reasons",
-	}
+	keys := store.NewKeys(s.library.layout.prefix).Stored()
 	length := time.Duration(s.size(2000, 700)) * time.Millisecond
 	s.traffic(time.Duration(len(keys)+2)*length*11/10+3*time.Second, 200, actor.Order{})
 	for _, key := range keys {
-		key = s.library.layout.prefix + key
 		s.must("EVAL", swapIn, "2", key, key+"-hidden")
 		s.pass(length)
 		s.must("EVAL", swapOut, "2", key, key+"-hidden")
