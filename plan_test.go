@@ -100,6 +100,7 @@ func (l *life) live() step {
 	case stepRest:
 		l.agree(!l.plan.idle(), "it rests for ever")
 		l.happen()
+	case stepQuit:
 	}
 	return got
 }

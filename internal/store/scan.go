@@ -24,8 +24,9 @@ func (s *Store) EachID(ctx context.Context, key Key, f func(id string)) error {
 		return s.eachScanned(ctx, "ZSCAN", s.keys.Name(key), 2, f)
 	case Hash:
 		return s.eachScanned(ctx, "HSCAN", s.keys.Name(key), 2, f)
+	default:
+		return fmt.Errorf("%s has no ids", keyTable[key].name)
 	}
-	return fmt.Errorf("%s has no ids", keyTable[key].name)
 }
 
 // eachListed calls f with the elements of a list.
