@@ -17,6 +17,9 @@ const (
 	Exponential Strategy = "exponential" // the delay doubles with each retry
 )
 
+// isBuiltIn reports whether a strategy is one of Bee-Queue's.
+func isBuiltIn(s Strategy) bool { return s == Immediate || s == Fixed || s == Exponential }
+
 // A BackoffFunc is a strategy of your own. It returns the wait before the next try of a
 // failed job; zero or less retries at once. Like Bee-Queue's strategies it may change
 // job.Options.Backoff.Delay, which is stored with the job.

@@ -115,7 +115,7 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	for name, f := range c.Backoffs {
 		switch {
-		case name == "" || name == Immediate || name == Fixed || name == Exponential:
+		case name == "" || isBuiltIn(name):
 			return c, fmt.Errorf("config: Backoffs: strategy %q is built in", name)
 		case f == nil:
 			return c, fmt.Errorf("config: Backoffs: strategy %q has no func", name)
@@ -134,13 +134,4 @@ func setDefault[T comparable](v *T, byZero T) {
 	if *v == zero {
 		*v = byZero
 	}
-}
-
-// knowsBackoff reports whether a strategy is built in or in Backoffs.
-func (c *Config) knowsBackoff(s Strategy) bool {
-	switch s {
-	case Immediate, Fixed, Exponential:
-		return true
-	}
-	return c.Backoffs[s] != nil
 }

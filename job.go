@@ -144,7 +144,7 @@ func (j *Job) Retries(n int) *Job {
 // ErrUnknownBackoff. The delay must be positive, except for Immediate; otherwise Save
 // returns an error. It is stored in milliseconds, rounded up.
 func (j *Job) Backoff(s Strategy, delay time.Duration) *Job {
-	if !j.queue.config.knowsBackoff(s) {
+	if !isBuiltIn(s) && (j.queue == nil || j.queue.config.Backoffs[s] == nil) {
 		j.fail(fmt.Errorf("Backoff: %w %q", ErrUnknownBackoff, s))
 	}
 	if delay <= 0 && s != Immediate {

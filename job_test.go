@@ -231,3 +231,11 @@ func TestDelayInThePast(t *testing.T) {
 	require.NoError(t, job.Save(queuetest.Bounded(t)))
 	f.RequireState(job.ID, beequeue.StateWaiting)
 }
+
+// The setters do without a queue, as tests of handlers may use them.
+func TestSettersWithoutQueue(t *testing.T) {
+	t.Parallel()
+	job := (&beequeue.Job{ID: "1"}).Retries(2).Backoff(beequeue.Fixed, time.Second).Backoff("own", time.Second)
+	require.Equal(t, 2, job.Options.Retries)
+	require.ErrorContains(t, job.Save(t.Context()), "not made by CreateJob")
+}

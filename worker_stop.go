@@ -111,5 +111,3 @@ func (w *worker) awaitHandlers() error {
 		return fmt.Errorf("%w: handlers have not returned", ErrStuck)
 	}
 }
-
-// isDone reports whether a channel is closed.

@@ -49,6 +49,25 @@ func (f *Fixture) Text(command, suffix string, args ...string) string {
 	return text
 }
 
+// Keys gives all keys of the queue, whatever they are, on every node.
+func (f *Fixture) Keys() (keys []string) {
+	f.t.Helper()
+	for _, node := range f.Client.Nodes() {
+		for cursor := uint64(0); ; {
+			page, err := node.Do(Bounded(f.t), node.B().Scan().Cursor(cursor).Match(f.KeyPrefix()+"*").Count(1000).Build()).AsScanEntry()
+			if rueidis.IsRedisNil(err) {
+				break
+			}
+			require.NoError(f.t, err)
+			keys = append(keys, page.Elements...)
+			if cursor = page.Cursor; cursor == 0 {
+				break
+			}
+		}
+	}
+	return keys
+}
+
 // Record gives a job's record as Redis holds it.
 func (f *Fixture) Record(id string) string {
 	f.t.Helper()
@@ -70,7 +89,7 @@ func (f *Fixture) Plant(id, record string) {
 }
 
 // Lose puts a job in active as if its worker had died. Without an owner, that is a
-// worker of Node's; with an owner, a worker whose lease has ended.
+// worker of Node's; with an owner, one of ours.
 func (f *Fixture) Lose(id, owner string) {
 	f.t.Helper()
 	f.Must("HSET", "jobs", id, `{"data":{},"options":{"timestamp":1,"stacktraces":[],"retries":2},"status":"created"}`)

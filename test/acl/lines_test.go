@@ -200,7 +200,7 @@ func (s *sightings) requireComplete(t *testing.T) {
 		require.False(t, s.commands.is(command, "write"), "an observer writes: %s", command)
 	}
 
-	built := regexp.MustCompile(`\b(?:b|B\(\))\.([A-Z]\w*)\(|(?:Arbitrary\(|\{)"([A-Z]+)"`)
+	built := regexp.MustCompile(`\b(?:b|B\(\))\.([A-Z]\w*)\(|(?:Arbitrary\(|Scanned\(ctx, )"([A-Z]+)"`)
 	for _, file := range libraryFiles(t, ".go") {
 		source, err := os.ReadFile(file)
 		require.NoError(t, err)

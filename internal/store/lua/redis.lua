@@ -7,7 +7,7 @@ local function digits(n)
   return string.format('%.0f', n)
 end
 
--- now returns the server's time in ms. Redis stops the clock while a script runs.
+-- now returns the server's time in ms, the same throughout the script.
 local clock
 local function now()
   if not clock then
