@@ -9,8 +9,10 @@ import (
 	"github.com/gobeequeue/beequeue/internal/store"
 )
 
-// beat renews the worker's lease on its jobs, three times in Config.StallInterval, and
-// cancels the handlers of jobs that are no longer the worker's.
+// beat phones in for all that the worker may own, and cancels the handlers of jobs that are
+// no longer the worker's. It does so three times in Config.StallInterval, and whenever the
+// worker has looked for stalled jobs: a process with a shorter interval may have made that
+// check, and may make the next before this worker's third of an interval is over.
 func (w *worker) beat(ctx context.Context) {
 	interval := w.q.config.StallInterval
 	ticker := time.NewTicker(interval / 3)
@@ -18,15 +20,17 @@ func (w *worker) beat(ctx context.Context) {
 	for {
 		select {
 		case <-ticker.C:
+		case <-w.looked:
 		case <-ctx.Done():
 			return
 		}
 		jobs, runs := w.owned()
-		if len(jobs) == 0 {
+		unheard := w.unheard(interval / 3)
+		if len(jobs) == 0 && len(unheard) == 0 {
 			continue
 		}
 		tryCtx, cancel := context.WithTimeout(ctx, max(interval, store.AttemptTimeout))
-		lost, err := w.q.store.Heartbeat(tryCtx, w.token, interval, jobs)
+		lost, err := w.q.store.Heartbeat(tryCtx, w.token, interval, unheard, jobs)
 		cancel()
 		if ctx.Err() != nil {
 			return
@@ -41,14 +45,51 @@ func (w *worker) beat(ctx context.Context) {
 	}
 }
 
-// owned lists the jobs that the worker owns: as heartbeat takes them, and by id.
+// owned returns the jobs that the worker owns, as Heartbeat takes them, and the runs by id.
+// A job is the worker's until its outcome is recorded.
 func (w *worker) owned() (jobs []string, runs map[string]*run) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for id, r := range w.runs {
 		jobs = append(jobs, id, r.claim)
 	}
+	for id, claim := range w.returning {
+		jobs = append(jobs, id, claim)
+	}
 	return jobs, maps.Clone(w.runs)
+}
+
+// claimDue is a call that may claim jobs, and when its reply should have arrived.
+type claimDue struct {
+	name store.CallName
+	due  time.Time
+}
+
+// unheard returns the calls whose replies are overdue. The worker owns what they have
+// claimed, though it does not know those jobs yet.
+func (w *worker) unheard(patience time.Duration) (calls []store.CallName) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, c := range w.claims {
+		if time.Since(c.due) > patience {
+			calls = append(calls, c.name)
+		}
+	}
+	return calls
+}
+
+// beginClaim notes that the lane's call may claim jobs.
+func (w *worker) beginClaim(l *turnLane, due time.Time) {
+	w.mu.Lock()
+	w.claims[l] = claimDue{l.call.Name(), due}
+	w.mu.Unlock()
+}
+
+// endClaim notes that the lane's reply has been received, and its jobs are known.
+func (w *worker) endClaim(l *turnLane) {
+	w.mu.Lock()
+	delete(w.claims, l)
+	w.mu.Unlock()
 }
 
 // lose ends a run whose job is no longer this worker's. If the run's outcome is on its

@@ -34,9 +34,14 @@ func (w *worker) sweepStalled(ctx context.Context) {
 // sweepOnce makes one check, and returns the time until the next. If the check doubts
 // workers, a second one confirms after the probation that they are lost.
 func (w *worker) sweepOnce(ctx context.Context, cursors *store.Cursors) (next time.Duration, err error) {
-	reply, err := w.q.store.Sweep(ctx, *cursors, store.SweepDoubt)
+	round := store.NewToken()
+	reply, err := w.q.store.Sweep(ctx, *cursors, store.SweepDoubt, round)
 	if err != nil {
 		return 0, err
+	}
+	select {
+	case w.looked <- struct{}{}:
+	default:
 	}
 	*cursors = reply.Cursors
 	if len(reply.IDs) == 0 {
@@ -47,7 +52,7 @@ func (w *worker) sweepOnce(ctx context.Context, cursors *store.Cursors) (next ti
 	}
 	const most = 1000 // ids in a call, which keeps the script short
 	for ids := range slices.Chunk(reply.IDs, most) {
-		confirmed, err := w.q.store.Sweep(ctx, *cursors, store.SweepConfirm, ids...)
+		confirmed, err := w.q.store.Sweep(ctx, *cursors, store.SweepConfirm, round, ids...)
 		if err != nil {
 			return 0, err
 		}
@@ -79,7 +84,7 @@ func (q *Queue) CheckStalled(ctx context.Context) ([]string, error) {
 	}
 	ctx, cancel := q.bound(ctx)
 	defer cancel()
-	reply, err := q.store.Sweep(ctx, store.Cursors{}, store.SweepTake)
+	reply, err := q.store.Sweep(ctx, store.Cursors{}, store.SweepTake, store.NewToken())
 	if err == nil {
 		err = q.takenBack(ctx, reply, func(f func()) { f() })
 	}

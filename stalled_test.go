@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -47,24 +48,22 @@ func TestCheckStalled(t *testing.T) {
 	})
 }
 
-// A worker with a lease keeps its jobs even without phoning in for them. A worker that phoned
-// in, as Node's workers do, keeps the job.
+// A worker that phoned in for a job, as Node's workers do, keeps it. A worker that lives but
+// does not phone in for a job has forgotten it, and loses it.
 func TestCheckStalledSparesTheLiving(t *testing.T) {
 	t.Parallel()
 	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
 		f := queuetest.Open(t, s, beequeue.Config{})
-		f.Lose("leased", "alive")
+		f.Lose("forgotten", "alive")
 		f.Must("ZADD", "workers", strconv.Itoa(int(time.Now().Add(time.Hour).UnixMilli())), "alive")
 		f.Lose("phones", "")
 		f.Lose("ended", "dead")
 		f.Must("ZADD", "workers", strconv.Itoa(int(time.Now().Add(-time.Second).UnixMilli())), "dead")
 		require.Empty(t, f.StallCheck(f.Queue))
 		f.Must("SREM", "stalling", "phones")
-		require.Equal(t, []string{"ended"}, f.StallCheck(f.Queue))
-		require.ElementsMatch(t, []string{"leased", "phones"}, f.Active())
-		require.Equal(t, "alive/7", f.Text("HGET", "owners", "leased"))
-		f.Must("DEL", "workers")
-		require.Equal(t, []string{"leased", "phones"}, f.StallCheck(f.Queue))
+		require.Equal(t, []string{"ended", "forgotten"}, f.StallCheck(f.Queue))
+		require.Equal(t, []string{"phones"}, f.Active())
+		require.Equal(t, []string{"phones"}, f.StallCheck(f.Queue))
 	})
 }
 
@@ -179,6 +178,68 @@ func TestWorkerSweeps(t *testing.T) {
 		require.Equal(t, "x", queuetest.Receive(t, stalled, "OnStalled"))
 		_, err := f.Lookup("x").Wait(queuetest.Bounded(t))
 		require.NoError(t, err)
+	})
+}
+
+// A job that Redis says a live worker has, and that the worker does not know of, as after a
+// failover, comes back while that worker goes on with others.
+func TestForgottenJob(t *testing.T) {
+	t.Parallel()
+	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
+		const interval = time.Second
+		f := queuetest.Open(t, s, beequeue.Config{StallInterval: interval})
+		long := f.Save("long", func(j *beequeue.Job) { j.SetID("long") })
+		end := make(chan struct{})
+		r := queuetest.Process(t, f.Queue, 10, func(_ context.Context, job *beequeue.Job) (any, error) {
+			if job.ID == "long" {
+				<-end
+			}
+			return nil, nil
+		})
+		queuetest.Await(t, "a run", func() bool { return len(f.Active()) == 1 })
+		token, _, _ := strings.Cut(f.Text("HGET", "owners", "long"), "/")
+		f.Lose("forgotten", token)
+		var began time.Time
+		for began = time.Now(); f.Number("SISMEMBER", "succeeded", "forgotten") == 0; {
+			require.Less(t, time.Since(began), queuetest.Patience)
+			f.Save("load") // each turn renews the worker's lease
+			queuetest.Await(t, "the load", func() bool { return f.Number("LLEN", "waiting") == 0 && f.Number("LLEN", "active") <= 2 })
+		}
+		t.Logf("back after %v", time.Since(began).Round(time.Millisecond))
+		close(end)
+		_, err := long.Wait(queuetest.Bounded(t))
+		require.NoError(t, err)
+		require.NoError(t, r.Stop())
+	})
+}
+
+// A worker with a long interval phones in whenever others may have made a check, and so
+// keeps its jobs beside workers whose interval is short.
+func TestLongIntervalBesideShort(t *testing.T) {
+	t.Parallel()
+	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
+		f := queuetest.Open(t, s, beequeue.Config{StallInterval: 10 * time.Minute})
+		others := func() { f.Must("SET", "stallBlock", "another 1000", "PX", "1000") }
+		others()
+		job := f.Save(1)
+		begun, end := make(chan struct{}), make(chan struct{})
+		r := queuetest.Process(t, f.Queue, 1, func(context.Context, *beequeue.Job) (any, error) {
+			close(begun)
+			<-end
+			return nil, nil
+		})
+		<-begun
+		for range 2 {
+			f.Must("SADD", "stalling", job.ID)
+			queuetest.Await(t, "the worker to phone in", func() bool {
+				others()
+				return f.Number("SISMEMBER", "stalling", job.ID) == 0
+			})
+		}
+		close(end)
+		_, err := job.Wait(queuetest.Bounded(t))
+		require.NoError(t, err)
+		require.NoError(t, r.Stop())
 	})
 }
 

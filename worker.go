@@ -34,9 +34,11 @@ type worker struct {
 	callers sync.WaitGroup // goroutines that make calls
 
 	mu         sync.Mutex
-	runs       map[string]*run // jobs that the worker owns, by id
-	deadline   time.Time       // of the grace period, once it is known
-	graceTimer *time.Timer     // ends the grace period
+	runs       map[string]*run        // jobs that the worker owns, by id
+	returning  map[string]string      // claims of jobs that go back without a run, by id
+	claims     map[*turnLane]claimDue // calls in flight that may claim jobs
+	deadline   time.Time              // of the grace period, once it is known
+	graceTimer *time.Timer            // ends the grace period
 
 	baseCtx   context.Context    //nolint:containedctx // what handlers' contexts are made from
 	claimCtx  context.Context    //nolint:containedctx // ends when the worker is to take no more jobs
@@ -50,8 +52,9 @@ type worker struct {
 	idleAtMost int32
 	handlers   sync.WaitGroup
 
-	ended chan struct{} // closed when Process has all but returned
-	err   error         // what the loop returned, once ended is closed
+	looked chan struct{} // the worker has looked for stalled jobs; for the heartbeat
+	ended  chan struct{} // closed when Process has all but returned
+	err    error         // what the loop returned, once ended is closed
 }
 
 // newWorker makes a worker, and starts nothing.
@@ -65,6 +68,9 @@ func newWorker(ctx context.Context, q *Queue, concurrency int, handler Handler, 
 		runEnds:    make(chan runEnd, 2*concurrency),
 		replies:    make(chan *turnLane, turnLanes+1),
 		runs:       make(map[string]*run),
+		returning:  make(map[string]string),
+		claims:     make(map[*turnLane]claimDue),
+		looked:     make(chan struct{}, 1),
 		expired:    make(chan struct{}),
 		nextRun:    make(chan *run),
 		idleAtMost: int32(min(concurrency, mostIdle)),
@@ -250,6 +256,7 @@ func (w *worker) addOutcomes(ends ...runEnd) {
 	w.plan.outcomes += len(ends)
 }
 
+// isDone reports whether a channel is closed.
 func isDone(c <-chan struct{}) bool {
 	select {
 	case <-c:

@@ -52,12 +52,12 @@ const putAside = time.Second
 func (w *worker) startRun(c store.Claimed, claim string) {
 	back := store.Outcome{ID: c.ID, Claim: claim, Kind: store.EndReturned}
 	if c.NoRecord { // the job was removed meanwhile, or Redis does not answer any more
-		w.addOutcomes(runEnd{call: back})
+		w.giveBack(back)
 		return
 	}
 	if w.unreturned[c.ID] != nil {
 		back.Delay = putAside
-		w.addOutcomes(runEnd{call: back})
+		w.giveBack(back)
 		return
 	}
 	r := &run{id: c.ID, record: c.Record, claim: claim}
@@ -69,7 +69,7 @@ func (w *worker) startRun(c store.Claimed, claim string) {
 	if w.claimCtx.Err() != nil {
 		w.mu.Unlock()
 		r.cancel(ErrClosed)
-		w.addOutcomes(runEnd{call: back})
+		w.giveBack(back)
 		return
 	}
 	w.runs[c.ID] = r
@@ -77,6 +77,14 @@ func (w *worker) startRun(c store.Claimed, claim string) {
 	w.unreturned[c.ID] = r
 	w.plan.running++
 	w.start(r)
+}
+
+// giveBack returns a claimed job without a run.
+func (w *worker) giveBack(back store.Outcome) {
+	w.mu.Lock()
+	w.returning[back.ID] = back.Claim
+	w.mu.Unlock()
+	w.addOutcomes(runEnd{call: back})
 }
 
 // mostIdle is the most goroutines that a worker keeps for handlers to come, and it never

@@ -114,6 +114,9 @@ func (w *worker) fill(l *turnLane) {
 	l.call = w.q.store.PrepareTurn(&l.lane, store.Turn{
 		Token: w.token, Lease: l.lease, Want: l.want, OmitRecords: w.recordsLarge, Outcomes: l.results,
 	})
+	if l.want > 0 {
+		w.beginClaim(l, l.began)
+	}
 }
 
 // send makes the call that is prepared, until its reply arrives, Redis refuses it, or the
@@ -161,6 +164,9 @@ func (w *worker) receive(l *turnLane) error {
 	l.call.Forget()
 	clear(l.results)
 	if l.err != nil {
+		if l.want > 0 {
+			w.endClaim(l)
+		}
 		w.takeBack(l)
 		if w.callCtx.Err() != nil {
 			return w.giveUpCalls(l.err)
@@ -181,6 +187,9 @@ func (w *worker) receive(l *turnLane) error {
 	w.noteSizes(l.reply.Jobs)
 	for _, job := range l.reply.Jobs {
 		w.startRun(job, l.reply.Claim)
+	}
+	if l.want > 0 {
+		w.endClaim(l)
 	}
 	if len(l.reply.Jobs) > 0 {
 		runtime.Gosched() // so that quick handlers return in time for the next turn
@@ -214,13 +223,13 @@ func (w *worker) applyVerdict(e *runEnd, v store.Verdict) {
 		w.addOutcomes(*e)
 		return
 	}
-	if e.run != nil {
-		w.mu.Lock()
-		if w.runs[id] == e.run {
-			delete(w.runs, id)
-		}
-		w.mu.Unlock()
+	w.mu.Lock()
+	if e.run == nil {
+		delete(w.returning, id)
+	} else if w.runs[id] == e.run {
+		delete(w.runs, id)
 	}
+	w.mu.Unlock()
 	switch {
 	case v == store.Gone:
 		w.q.report(fmt.Errorf("%w: it was removed while it ran", ErrOwnershipLost), "job %q", id)
@@ -290,6 +299,7 @@ func (w *worker) block() {
 	l.call = w.q.store.PrepareTurn(&l.lane, store.Turn{
 		Token: w.token, Lease: l.lease, Want: -l.want, OmitRecords: w.recordsLarge,
 	})
+	w.beginClaim(l, l.began.Add(store.BlockTime))
 	w.callers.Go(func() {
 		w.blockForJob(l)
 		w.replies <- l

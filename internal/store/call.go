@@ -42,6 +42,9 @@ func NewLane(token, name string, numbers *uint64) Lane {
 	return Lane{field: token + ":" + name, numbers: numbers, busy: make(chan struct{}, 1)}
 }
 
+// A CallName names a call.
+type CallName struct{ lane, seq string }
+
 // NewToken returns a name for a caller: 72 random bits.
 func NewToken() string {
 	var b [9]byte

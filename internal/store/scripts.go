@@ -14,10 +14,10 @@ type scripts struct {
 var allScripts = sync.OnceValue(func() *scripts { //nolint:gochecknoglobals // does not change
 	return &scripts{
 		save:      assemble("save", saveHeader, "redis", "call", "save"),
-		turn:      assemble("turn", turnHeader, "redis", "call", "turn", "turn_finish", "turn_claim", "turn_reply"),
+		turn:      assemble("turn", turnHeader, "redis", "call", "claimed", "turn", "turn_finish", "turn_claim", "turn_reply"),
 		remove:    assemble("remove", "lane seq id", "redis", "call", "remove"),
 		retry:     assemble("retry", "lane seq id", "redis", "call", "retry"),
-		heartbeat: assemble("heartbeat", "token lease", "redis", "heartbeat"),
+		heartbeat: assemble("heartbeat", "token lease unheard", "redis", "claimed", "heartbeat"),
 		sweep:     assemble("sweep", sweepHeader, "redis", "sweep"),
 		raise:     assemble("raise", "most", "redis", "raise"),
 		audit:     assemble("audit", "mend", "redis", "audit"),
@@ -30,7 +30,7 @@ var allScripts = sync.OnceValue(func() *scripts { //nolint:gochecknoglobals // d
 const (
 	saveHeader  = "lane seq renew plain maxWaiting"
 	turnHeader  = "lane seq token lease want maxStalls publish omitRecords groups"
-	sweepHeader = "interval maxStalls token claim callsCursor ownersCursor stallsCursor retention how"
+	sweepHeader = "interval maxStalls token claim callsCursor ownersCursor stallsCursor retention how round"
 )
 
 // Scripts returns every script, for tests that ask what the library runs.

@@ -9,11 +9,16 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// Heartbeat renews a worker's lease and phones in for its jobs, which are given as id,
-// claim, id, claim. It returns the ids that are no longer the worker's. While Redis does
-// not answer, it is tried four times in a Probation.
-func (s *Store) Heartbeat(ctx context.Context, token string, lease time.Duration, jobs []string) ([]string, error) {
-	args := append([]string{token, msText(lease)}, jobs...)
+// Heartbeat phones in for all jobs that a worker may own, and renews its lease. The calls
+// are those whose replies the worker has not heard, and the jobs are given as id, claim, id,
+// claim. It returns the ids of jobs that are no longer the worker's. While Redis does not
+// answer, it is tried four times in a Probation.
+func (s *Store) Heartbeat(ctx context.Context, token string, lease time.Duration, unheard []CallName, jobs []string) ([]string, error) {
+	args := append(make([]string, 0, 3+2*len(unheard)+len(jobs)), token, msText(lease), strconv.Itoa(len(unheard)))
+	for _, c := range unheard {
+		args = append(args, c.lane, c.seq)
+	}
+	args = append(args, jobs...)
 	r := s.eval(s.scripts.heartbeat, s.heartbeatKeys, args)
 	message, err := s.repeat(ctx, r, retryPolicy{longest: s.Probation() / 4})
 	if err != nil {
@@ -49,8 +54,9 @@ type SweepReply struct {
 	Cursors Cursors       // for the next check
 }
 
-// Sweep makes a stall check. The ids are those to confirm.
-func (s *Store) Sweep(ctx context.Context, cursors Cursors, how string, ids ...string) (SweepReply, error) {
+// Sweep makes a stall check. The round names it, for those that confirm; the ids are those
+// to confirm.
+func (s *Store) Sweep(ctx context.Context, cursors Cursors, how, round string, ids ...string) (SweepReply, error) {
 	begin := func(cursor string) string {
 		if cursor == "" {
 			return "0"
@@ -59,7 +65,7 @@ func (s *Store) Sweep(ctx context.Context, cursors Cursors, how string, ids ...s
 	}
 	args := append([]string{
 		msText(s.settings.StallInterval), strconv.Itoa(s.settings.MaxStalls), s.settings.Token, SweepClaim,
-		begin(cursors.calls), begin(cursors.owners), begin(cursors.stalls), msText(CallRetention), how,
+		begin(cursors.calls), begin(cursors.owners), begin(cursors.stalls), msText(CallRetention), how, round,
 	}, ids...)
 	message, err := s.run(ctx, s.scripts.sweep, s.sweepKeys, args)
 	if err != nil {

@@ -125,6 +125,9 @@ const wantAt = 4
 // that it has claimed already.
 func (c *TurnCall) ClaimNothing() { c.args[wantAt] = "0" }
 
+// Name returns the name of the call. It keeps its value when the call is forgotten.
+func (c *TurnCall) Name() CallName { return CallName{c.args[0], c.args[1]} }
+
 // Forget lets go of what the call holds, once it is answered.
 func (c *TurnCall) Forget() { clear(c.args) }
 

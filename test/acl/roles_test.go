@@ -236,6 +236,10 @@ func work(r *roleRun) {
 	}
 	r.all.Save("stays")
 	queuetest.Receive(t, started, "the handler that stays")
+	r.all.Lose("lost by another", "a worker that is gone")
+	queuetest.Await(t, "the job of another worker to be taken back", func() bool {
+		return r.all.Number("SISMEMBER", "failed", "lost by another") == 1 // its data is no text
+	})
 	for range 3 {
 		before := lease()
 		queuetest.Await(t, "a heartbeat", func() bool { return !slices.Equal(lease(), before) })

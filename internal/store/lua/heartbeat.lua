@@ -1,13 +1,20 @@
--- Renews a worker's lease and phones in for its jobs.
+-- Phones in for all jobs that a worker may own, and renews its lease.
 --
--- Header: token  the worker
---         lease  length of its lease in ms
--- The arguments behind the header, for each job: id, the claim it is run under
+-- The worker may own jobs that it does not know of yet: those of claims whose replies it
+-- has not heard. It names the calls, and their answers in `calls` name the jobs.
+--
+-- Header: token    the worker
+--         lease    length of its lease in ms
+--         unheard  how many calls follow whose replies it has not heard
+-- The arguments behind the header:
+--   for each such call: its lane, its sequence number
+--   for each job: id, the claim it is run under
 -- Returns the ids that are no longer this worker's.
 -- Idempotent.
 
+local first = A.rest + 2 * tonumber(A.unheard)
 local owned, lost = { '' }, {}
-for at = A.rest, #ARGV, 1000 do
+for at = first, #ARGV, 1000 do
   local ids = {}
   for i = at, math.min(at + 999, #ARGV), 2 do ids[#ids + 1] = ARGV[i] end
   local held = call('HMGET', K.owners, unpack(ids))
@@ -19,6 +26,18 @@ for at = A.rest, #ARGV, 1000 do
     end
   end
 end
+local lanes = {}
+for at = A.rest, first - 1, 2 do lanes[#lanes + 1] = ARGV[at] end
+for n, stored in ipairs(#lanes > 0 and call('HMGET', K.calls, unpack(lanes)) or {}) do
+  local seq, rest = string.match(stored or '', '^(%d+) %d+ (.*)$')
+  if seq == ARGV[A.rest + 2 * n - 1] then
+    local ids = claimedIDs(rest)
+    for i, owner in ipairs(#ids > 0 and call('HMGET', K.owners, unpack(ids)) or {}) do
+      if owner == A.token .. '/' .. seq then owned[#owned + 1] = ids[i] end
+    end
+  end
+end
+
 -- The SREM comes before the ZADD: a server that is out of memory lets a script go on that
 -- began with a command that frees some.
 bulk('SREM', K.stalling, owned)

@@ -1,15 +1,16 @@
--- Looks for jobs of lost workers, at most once an interval over all processes,
--- Node's included: the gate `stallBlock` is Bee-Queue's.
+-- Looks for jobs of lost workers, at most once an interval over all processes, Node's
+-- included: the gate `stallBlock` is Bee-Queue's.
 --
--- A job in `active` is taken back if nobody phoned in for it since the last
--- check (Bee-Queue's `stalling` snapshot) and no worker with a standing lease
--- owns it. It goes to the front of `waiting`, so that its recovery does not wait
--- for the backlog; after too many times it goes to the caller, to be failed.
+-- A job in `active` is lost if it was in `stalling`, the snapshot taken at the last check,
+-- and nobody has phoned in for it since. A job that its worker has forgotten, after a
+-- failover say, is lost as well, however often that worker phones in for others. A lost
+-- job goes to the front of `waiting`, so that its recovery does not wait for the backlog.
+-- After too many times it goes to the caller, to be failed.
 --
--- A worker that could not reach Redis for a while has no lease either. Nobody has one
--- when Redis was away. So workers look twice: the first time ('doubt') they only hear
--- which jobs they would take back. A little later ('confirm') they take back those for
--- which nobody has phoned in meanwhile.
+-- A healthy worker may be silent because Redis was away. So workers look twice: the first
+-- time ('doubt') they only hear which jobs are in doubt. A little later ('confirm') they
+-- take back those for which nobody has phoned in meanwhile. A confirm acts in the round
+-- that doubted and in no other: a late or repeated one changes nothing.
 --
 -- Header: interval      in ms
 --         maxStalls     how often a job may be taken back; negative: no limit
@@ -18,6 +19,7 @@
 --                       where the clean-up of these hashes left off
 --         retention     how long a silent caller is remembered, ms
 --         how           'doubt', 'confirm' or, to take back at once, 'take'
+--         round         the name of this round
 -- The arguments behind the header, to confirm: the ids
 -- Returns {swept '1' or '0', ms until the next check is due, cursors: calls,
 -- owners, stalls, how many ids were doubted or taken back, those ids..., then id
@@ -27,11 +29,31 @@
 
 local interval, limit = tonumber(A.interval), tonumber(A.maxStalls)
 local waiting, active, owners, workers, stalls, jobs = K.waiting, K.active, K.owners, K.workers, K.stalls, K.jobs
-
 local doubt, confirm = A.how == 'doubt', A.how == 'confirm'
 
+local function answer(swept, next)
+  return { swept, next, A.callsCursor, A.ownersCursor, A.stallsCursor, 0 }
+end
+
+-- The gate holds its round's name and its interval. Node's holds '1'. The gate stands
+-- before all that costs something: every worker looks once an interval.
+local gate = redis.pcall('GET', K.stallBlock)
+if type(gate) == 'table' then gate = '' end -- a key of another type
+if confirm then
+  if gate ~= A.round .. ' ' .. A.interval then return answer('1', 0) end
+elseif gate then
+  local left, own = call('PTTL', K.stallBlock), tonumber(string.match(gate, ' (%d+)$') or '')
+  -- No gate stays for ever. One that is further ahead than its own interval was set before
+  -- the server's clock was set back.
+  if left < 0 or own and left > own then
+    left = own or interval
+    call('PEXPIRE', K.stallBlock, left)
+  end
+  return answer('0', left)
+end
+
 -- Wrong types fail before the gate is set.
-local suspects = call('SMEMBERS', K.stalling)
+call('SCARD', K.stalling)
 call('LLEN', waiting)
 call('LLEN', active)
 call('HLEN', owners)
@@ -45,51 +67,32 @@ call('SISMEMBER', K.failed, '')
 -- This write comes first: a server that is out of memory lets a script go on that began
 -- with a command that frees some.
 call('ZREMRANGEBYSCORE', workers, '-inf', digits(now()))
+if not confirm then call('SET', K.stallBlock, A.round .. ' ' .. A.interval, 'PX', interval) end
 
-if not confirm and not call('SET', K.stallBlock, '1', 'PX', interval, 'NX') then
-  local left = call('PTTL', K.stallBlock)
-  if left < 0 then -- somebody set it for ever
-    left = interval
-    call('PEXPIRE', K.stallBlock, left)
-  end
-  return { '0', left, A.callsCursor, A.ownersCursor, A.stallsCursor, 0 }
-end
-
-if confirm then
-  local silent = {}
-  for _, id in ipairs(suspects) do silent[id] = true end
-  suspects = {}
+-- Who is silent: of the last round's snapshot or, to confirm, of this round's.
+local suspects = {}
+if not confirm then
+  suspects = call('SMEMBERS', K.stalling)
+else
   for i = A.rest, #ARGV do
-    if silent[ARGV[i]] then suspects[#suspects + 1] = ARGV[i] end
+    if call('SISMEMBER', K.stalling, ARGV[i]) == 1 then suspects[#suspects + 1] = ARGV[i] end
   end
 end
 
-local leases = {}
-local function alive(owner)
-  local token = owner and string.match(owner, '^(.*)/')
-  if not token then return false end
-  if leases[token] == nil then
-    local ends = call('ZSCORE', workers, token)
-    leases[token] = ends and tonumber(ends) > now() or false
-  end
-  return leases[token]
+-- What is active, as a list and as a set. To confirm nothing, neither is needed.
+local all, inActive = {}, {}
+if not confirm or #suspects > 0 then all = call('LRANGE', active, 0, -1) end
+local function fillSet()
+  if next(inActive) then return end
+  for _, id in ipairs(all) do inActive[id] = true end
 end
-
-local function page(key, cursor)
-  if cursor == '0' and call('EXISTS', key) == 0 then return { '0', {} } end
-  return call('HSCAN', key, cursor, 'COUNT', 100)
-end
+if #suspects > 0 then fillSet() end
 
 -- Which jobs to take back. Their ids leave `active` in one go: an LREM for each would walk
 -- the list as often as there are jobs to take back.
-local inActive, taken, some, doubted = {}, {}, 0, {}
-if #suspects > 0 then
-  for _, id in ipairs(call('LRANGE', active, 0, -1)) do inActive[id] = true end
-end
+local taken, some, doubted = {}, 0, {}
 for _, id in ipairs(suspects) do
-  -- To confirm, leases do not count: after a failover, a worker may have one and not
-  -- know of the job, which for the new master is still its own.
-  if inActive[id] and (confirm or not alive(call('HGET', owners, id))) then
+  if inActive[id] then
     if doubt then
       doubted[#doubted + 1] = id
     else
@@ -97,15 +100,18 @@ for _, id in ipairs(suspects) do
     end
   end
 end
-if some > 0 and some <= 20 then
-  for id in pairs(taken) do call('LREM', active, 0, id) end
-elseif some > 0 then
+if some > 0 then
   local kept = {}
-  for _, id in ipairs(call('LRANGE', active, 0, -1)) do
+  for _, id in ipairs(all) do
     if not taken[id] then kept[#kept + 1] = id end
   end
-  call('DEL', active)
-  bulk('RPUSH', active, kept)
+  all = kept
+  if some <= 20 then
+    for id in pairs(taken) do call('LREM', active, 0, id) end
+  else
+    call('DEL', active)
+    bulk('RPUSH', active, kept)
+  end
 end
 
 local stalled, failing = {}, {}
@@ -120,6 +126,7 @@ for _, id in ipairs(suspects) do
       local times = call('HINCRBY', stalls, id, 1)
       if limit >= 0 and times > limit then
         call('LPUSH', active, id)
+        all[#all + 1] = id
         call('HSET', owners, id, A.token .. '/' .. A.claim)
         failing[#failing + 1] = id
         failing[#failing + 1] = record
@@ -133,16 +140,21 @@ for _, id in ipairs(suspects) do
 end
 
 if confirm then
-  local reply = { '1', 0, A.callsCursor, A.ownersCursor, A.stallsCursor, #stalled }
+  local reply = answer('1', 0)
+  reply[6] = #stalled
   for _, id in ipairs(stalled) do reply[#reply + 1] = id end
   for _, value in ipairs(failing) do reply[#reply + 1] = value end
   return reply
 end
 
 call('DEL', K.stalling)
-bulk('SADD', K.stalling, call('LRANGE', active, 0, -1))
+bulk('SADD', K.stalling, all)
 
 -- Clean up what callers and Node processes leave behind, a page of each hash a round.
+local function page(key, cursor)
+  if cursor == '0' and call('EXISTS', key) == 0 then return { '0', {} } end
+  return call('HSCAN', key, cursor, 'COUNT', 100)
+end
 local called = page(K.calls, A.callsCursor)
 for i = 1, #called[2], 2 do
   local at = string.match(called[2][i + 1], '^%d+ (%d+) ')
@@ -151,10 +163,11 @@ for i = 1, #called[2], 2 do
   end
 end
 local held = page(owners, A.ownersCursor)
-for i = 1, #held[2], 2 do
-  local id = held[2][i]
-  if not alive(held[2][i + 1]) and id and not call('LPOS', active, id) then
-    call('HDEL', owners, id)
+if #held[2] > 0 then
+  inActive = {}
+  fillSet()
+  for i = 1, #held[2], 2 do
+    if not inActive[held[2][i]] then call('HDEL', owners, held[2][i]) end
   end
 end
 local counted = page(stalls, A.stallsCursor)

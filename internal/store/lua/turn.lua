@@ -1,7 +1,7 @@
 -- One turn of a worker: outcomes of runs in, jobs to run out. Finishing a job and
 -- claiming the next are one step.
--- Sections, in order: redis, call, turn (reads everything), turn_finish, turn_claim,
--- turn_reply.
+-- Sections, in order: redis, call, claimed, turn (reads everything), turn_finish,
+-- turn_claim, turn_reply.
 --
 -- Header: lane seq     the call's name, see call.lua
 --         token        the worker
@@ -57,22 +57,19 @@ local mine = token .. '/' .. A.seq
 local answer, late = previousAnswer()
 if late then return stale() end
 if answer then
-  -- A repeated call gives the jobs again that are still held under its claim.
-  local verdicts, more = string.match(answer, '^(%a*) (%d)$')
-  local reply = { verdicts, more, '' }
-  local all, seen = call('LRANGE', active, 0, -1), {}
-  for from = #all, 1, -1000 do
-    local ids = {}
-    for k = from, math.max(1, from - 999), -1 do ids[#ids + 1] = all[k] end
-    for i, owner in ipairs(call('HMGET', owners, unpack(ids))) do
-      local record = owner == mine and not seen[ids[i]] and call('HGET', jobs, ids[i])
-      if record then
-        seen[ids[i]] = true
-        reply[#reply + 1] = ids[i]
-        reply[#reply + 1] = omitRecords and '' or record
-      end
+  -- A repeated call gives the jobs again that are still held under its claim. It phones in
+  -- for them: the worker, which did not know of them, could not.
+  local verdicts, more = string.match(answer, '^(%a*) (%d)')
+  local reply, ids, held = { verdicts, more, '' }, claimedIDs(answer), {}
+  for i, owner in ipairs(#ids > 0 and call('HMGET', owners, unpack(ids)) or {}) do
+    local record = owner == mine and call('HGET', jobs, ids[i])
+    if record then
+      held[#held + 1] = ids[i]
+      reply[#reply + 1] = ids[i]
+      reply[#reply + 1] = omitRecords and '' or record
     end
   end
+  bulk('SREM', K.stalling, held)
   return reply
 end
 
@@ -92,7 +89,7 @@ for i = 1, plain do ids[i] = ARGV[firstPlain + (i - 1) * plainWidth] end
 local coming = want > 0 and call('LRANGE', waiting, -want - 1, -1) or {}
 local arrived = math.min(want, #coming)
 for i = 1, arrived do ids[plain + i] = coming[#coming + 1 - i] end
--- recordSize returns the length of a record, or nil if there is none, without reading
+-- recordSize returns the length of a record, or false if there is none, without reading
 -- it: to bring a large record into Lua costs more than all else.
 local function recordSize(id)
   local n = call('HSTRLEN', jobs, id)

@@ -2,10 +2,10 @@
 -- record is dropped. So is a second copy of an id that is active, which must not run
 -- twice at once. Jobs that would make the reply too large are left for the next turn.
 --
--- Leaves for the next section: reply, more.
+-- Leaves for the next section: reply, more, claimed (the ids).
 
 local enough = 4 * 1024 * 1024 -- bytes of records
-local reply, more = { '', '0', '' }, #coming > want and '1' or '0'
+local reply, more, claimed = { '', '0', '' }, #coming > want and '1' or '0', {}
 if arrived > 0 then
   local risks, aside
   if stalled > 0 then
@@ -31,7 +31,7 @@ if arrived > 0 then
     end
     risks.taken = taken
   end
-  local claimed, claims, seen, size, looked, n = {}, {}, {}, 0, 0, 0
+  local claims, seen, size, looked, n = {}, {}, 0, 0, 0
   for i = 1, arrived do
     if size > enough then
       more = '1'

@@ -13,7 +13,7 @@ if lease == '0' then
 elseif lease ~= '' then
   call('ZADD', K.workers, digits(now() + tonumber(lease)), token)
 end
-remember(reply[1] .. ' ' .. more, lease ~= '')
+remember(answerOf(reply[1], more, claimed), lease ~= '')
 
 -- Events come last, because an ACL may deny PUBLISH, and the job must still finish.
 local function publish(channel, message)
