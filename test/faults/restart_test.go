@@ -304,3 +304,60 @@ func TestFaultOutageBetweenChecks(t *testing.T) {
 	view.allSucceeded(1)
 	require.EqualValues(t, 1, started.Load(), "the job ran twice")
 }
+
+// A restart from a snapshot brings back as active what its worker has ended since. That
+// worker lives on and knows nothing of such jobs, also not of one that was to be tried
+// again. At the default settings and with the load going on, all of them are run again.
+func TestFaultSnapshotRestart(t *testing.T) {
+	t.Parallel()
+	const held = 20
+	s := startRedis(t)
+	client := queuetest.Dial(t, s.URL())
+	q := open(t, client, newName(), beequeue.Config{CallTimeout: queuetest.Patience})
+	view := &keys{t, client, q.KeyPrefix()}
+	var runs runCounts
+	finish := make(chan struct{})
+	q.process(2*held, func(_ context.Context, job *beequeue.Job) (any, error) {
+		n := runs.ran(job.ID)
+		if string(job.Data) == `"load"` {
+			return nil, nil
+		}
+		<-finish
+		if n == 1 && string(job.Data) == `"fails once"` {
+			return nil, queuetest.ErrBroken
+		}
+		return nil, nil
+	})
+	ids := make([]string, 0, held)
+	for i := range held {
+		job := q.CreateJob("held")
+		if i%4 == 0 {
+			job = q.CreateJob("fails once").Retries(1).Backoff(beequeue.Fixed, time.Hour)
+		}
+		require.NoError(t, job.Save(queuetest.Bounded(t)))
+		ids = append(ids, job.ID)
+	}
+	queuetest.Await(t, "the jobs to run", func() bool { return view.number("LLEN", "active") == held })
+	s.Do(t, "SAVE")
+	close(finish)
+	queuetest.Await(t, "the jobs to end", func() bool { return view.number("LLEN", "active") == 0 })
+	s.Kill()
+	s.Restart(t)
+	began := time.Now()
+	stop := every(2*time.Millisecond, func() { _ = q.CreateJob("load").Save(context.Background()) })
+	defer stop()
+	queuetest.Await(t, "the jobs to be run again", func() bool {
+		for _, id := range ids {
+			if runs.of(id) < 2 {
+				return false
+			}
+		}
+		return true
+	})
+	t.Logf("after %v, at an interval of 5 s", time.Since(began).Round(time.Millisecond))
+	stop()
+	queuetest.Await(t, "the load to end", func() bool {
+		return view.number("LLEN", "waiting") == 0 && view.number("LLEN", "active") == 0 && view.number("HLEN", "owners") == 0
+	})
+	view.check()
+}
