@@ -16,14 +16,14 @@ type Config struct {
 	// cluster: New or Ready then returns ErrKeyLayout.
 	PlainKeys bool
 
-	// StallInterval is the length of a worker's lease on its jobs, and the time between
-	// two checks for jobs of lost workers. A worker renews its lease three times per
-	// interval. Default 5 s; at least 100 ms. All processes of a queue, Node's too,
-	// should have the same.
+	// StallInterval is the time between two checks for jobs of lost workers. A worker
+	// phones in for its jobs three times per interval. A check takes back the jobs that
+	// nobody has phoned in for since the check before. Default 5 s; at least 100 ms. All
+	// processes of a queue, Node's too, should have the same.
 	//
 	// A job of a worker that died is waiting again within two intervals and a second, if
-	// another worker runs. A worker that is silent at a check has half an interval more
-	// to send a heartbeat, or a second if that is less.
+	// another Process runs. Before a Process takes a job back, the job's worker has half
+	// an interval more to phone in, or a second if that is less.
 	StallInterval time.Duration
 	// MaxStalls is the number of times a job may be taken back from a lost worker. After
 	// that it fails instead of running again, so that a job that kills its workers

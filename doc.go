@@ -38,14 +38,14 @@
 //     even if workers die, connections break or Redis restarts.
 //   - A Save enqueues its job once, however often its request had to be sent.
 //   - The outcome of a run counts only while the worker owns the job. If a worker was
-//     stopped for longer than its lease and another has taken the job over, it changes
-//     nothing when it goes on.
+//     silent for so long that its job was given to another, it changes nothing when it
+//     goes on.
 //   - Nothing else is exactly once. A job whose worker is lost is run again, so handlers
 //     should be idempotent.
 //
 // Where Node processes work on the same queue, they follow Bee-Queue's rules instead. Node
-// takes jobs back without telling who has them, so a worker that was stopped beyond its
-// lease can finish a job that a Node process is running.
+// takes jobs back without telling who has them, so a worker that was silent for that long
+// can finish a job that a Node process is running.
 //
 // All keys of a queue lie in one slot of a Redis Cluster by default.
 //
@@ -70,14 +70,19 @@
 //   - At least once: a saved job is run until an outcome is recorded, which can take more
 //     than one run.
 //   - Turn: one call from a worker to Redis that records outcomes and claims jobs.
-//   - Lease: the time for which a worker's jobs are safe from being taken back, which the
-//     worker keeps renewing.
-//   - Heartbeat: a worker's regular call that renews its lease and learns which jobs it has
-//     lost.
-//   - Lost worker: a worker that died, or was silent for longer than its lease.
-//   - Stall: of a job, to lose its worker during a run.
-//   - Stall check, or sweep: the regular search for jobs that stalled.
-//   - Taken back: put back into waiting by a stall check, because the worker is lost.
+//   - Phone in: to tell Redis that the worker still has a job.
+//   - Heartbeat: a worker's regular call, three times in a stall interval, that phones in
+//     for all jobs that the worker may own and learns which of them it has lost.
+//   - Stall check, or sweep: the search for jobs that stalled, once in a stall interval
+//     over all processes.
+//   - Stall: of a job, to be active while nobody phones in for it, from one stall check to
+//     the next and during the probation.
+//   - Probation: the time that a stall check leaves silent workers to phone in before it
+//     takes their jobs back, which is half a stall interval, or a second if that is less.
+//   - Lost worker: the worker of a job that stalled. It died, was stopped, was cut off, or
+//     no longer knows of the job because a server lost writes.
+//   - Taken back: taken from a lost worker by a stall check, and put back into waiting or,
+//     after too many times, failed.
 //   - Handed back: put back into waiting, unfinished, by the job's own worker as it stops.
 //   - Grace period: the time that handlers have to return when their worker stops, or after
 //     their job's timeout.

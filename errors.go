@@ -38,9 +38,9 @@ var (
 	ErrUncertain = store.ErrUncertain
 
 	// ErrOwnershipLost means that a job stopped being this worker's while its handler
-	// ran. The lease ran out and the job was taken back, or the job was removed. It is the
-	// cause of the handler's cancelled context, and OnError gets it. What the handler
-	// returns is not recorded.
+	// ran. The job was taken back because nobody had phoned in for it in time, or it was
+	// removed. ErrOwnershipLost is the cause of the handler's cancelled context, and
+	// OnError gets it. What the handler returns is not recorded.
 	ErrOwnershipLost = errors.New("job is no longer owned by this worker")
 
 	// ErrTimeout means that a job's Timeout passed. It is the cause of the handler's

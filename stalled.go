@@ -10,9 +10,9 @@ import (
 )
 
 // sweepStalled looks for jobs of lost workers. Every worker does so, and Redis allows one
-// check in Config.StallInterval (lua/sweep.lua). A worker that is silent then has a
-// grace period, see probation: maybe no heartbeat could arrive, because Redis was away or
-// all workers were stopped.
+// check in Config.StallInterval (internal/store/lua/sweep.lua). A worker that is silent
+// then is on probation, see store.Probation: maybe no heartbeat could arrive, because
+// Redis was away or all workers were stopped.
 func (w *worker) sweepStalled(ctx context.Context) {
 	var cursors store.Cursors
 	var wait store.Pause
@@ -32,7 +32,8 @@ func (w *worker) sweepStalled(ctx context.Context) {
 }
 
 // sweepOnce makes one check, and returns the time until the next. If the check doubts
-// workers, a second one confirms after the probation that they are lost.
+// jobs, a second look of the same round comes after the probation. It takes back the jobs
+// that nobody has phoned in for by then.
 func (w *worker) sweepOnce(ctx context.Context, cursors *store.Cursors) (next time.Duration, err error) {
 	round := store.NewToken()
 	reply, err := w.q.store.Sweep(ctx, *cursors, store.SweepDoubt, round)
@@ -67,14 +68,13 @@ func (w *worker) sweepOnce(ctx context.Context, cursors *store.Cursors) (next ti
 // it put back into waiting: Bee-Queue's checkStalledJobs. Process makes such checks
 // by itself.
 //
-// As in Bee-Queue, it finds jobs whose worker has been silent since the check
+// As in Bee-Queue, it finds jobs that nobody has phoned in for since the check
 // before. It finds nothing if any process made a check less than
 // Config.StallInterval ago. Jobs that stalled more than Config.MaxStalls times are
 // failed.
 //
-// Unlike Process, it gives silent workers no grace period. Do not call it right
-// after Redis was away: workers that were cut off may not have sent a heartbeat
-// again.
+// Unlike Process, it gives silent workers no probation. Do not call it right after
+// Redis was away: workers that were cut off may not have phoned in again.
 //
 // If ctx has no deadline, Config.CallTimeout bounds the call. ErrClosed comes back
 // after Close.

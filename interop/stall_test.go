@@ -183,14 +183,14 @@ func TestWorkersDieAtWork(t *testing.T) {
 			return err == nil && counts.Succeeded == count && counts.Active == 0 && counts.Waiting == 0
 		}, patience, 20*time.Millisecond)
 		work.stop()
-		// On a busy machine, they too may miss a lease now and then.
+		// On a busy machine, they too may be taken for lost now and then.
 		g.forgive()
 		n.close(t)
 	})
 }
 
-// A Go worker is stopped for longer than its lease, Node takes its job back and
-// finishes it, and the worker goes on: that changes nothing.
+// A Go worker is stopped until Node takes its job back and finishes it. Then the worker
+// goes on, and that changes nothing.
 func TestGoWorkerComesBackTooLate(t *testing.T) {
 	w := newWorld(t)
 	w.eachLayout(t, "late", func(t *testing.T, s *site) {

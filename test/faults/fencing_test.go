@@ -15,8 +15,8 @@ import (
 	"github.com/gobeequeue/beequeue/internal/redistest"
 )
 
-// A worker process is stopped for longer than its lease while it runs a job. Another takes
-// the job over and finishes it; then the first goes on. The outcome of the first is not
+// A worker process is stopped while it runs a job, until another takes the job over and
+// finishes it. Then the first goes on. The outcome of the first is not
 // recorded, and the first is told so.
 //
 // Bee-Queue: the late worker's MULTI writes its record, adds the job to succeeded and
@@ -70,8 +70,8 @@ func TestFaultStoppedWorkerIsFenced(t *testing.T) {
 	}
 }
 
-// The same happens within one process: a worker's connections carry nothing for longer
-// than its lease.
+// The same happens within one process: a worker's connections carry nothing until its job
+// is taken back.
 func TestFaultCutOffWorkerIsFenced(t *testing.T) {
 	t.Parallel()
 	const stall = 600 * time.Millisecond

@@ -323,7 +323,7 @@ func TestFaultRefusalAfterLostClaim(t *testing.T) {
 	stop := q.process(2, func(_ context.Context, job *beequeue.Job) (any, error) {
 		ran <- job.ID
 		if string(job.Data) == `"first"` {
-			<-other // keeps the worker's lease
+			<-other // keeps the worker phoning in
 		}
 		return nil, nil
 	})

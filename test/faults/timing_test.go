@@ -215,7 +215,7 @@ func TestFaultOutOfMemory(t *testing.T) {
 		require.ErrorContains(t, job.Save(queuetest.Bounded(t)), "OOM")
 	}
 	require.ElementsMatch(t, before, view.list("HKEYS", "jobs"))
-	// Several leases' time: the job is not taken from its worker.
+	// Several stall intervals: the job is not taken from its worker.
 	stays(t, 4*stall, "the job is the worker's", func() bool { return q.errs.find(beequeue.ErrOwnershipLost, "") == nil })
 	close(finish)
 	require.Equal(t, running.ID, queuetest.Receive(t, succeeded, "the running job to finish"))
