@@ -31,7 +31,7 @@ var workerScenarios = []scenario{
 	},
 	{
 		name:  "grace-over",
-		fault: "SIGTERM with handlers longer than the grace time",
+		fault: "SIGTERM with handlers longer than the grace period",
 		bound: "unfinished jobs are waiting again at once",
 		run:   graceOver,
 	},
@@ -240,7 +240,7 @@ func graceOver(s *scene) {
 	s.ended(first)
 	over := began.Add(grace)
 	if cancelled := first.first(began, actor.Cancel); !cancelled.IsZero() {
-		s.within(over, cancelled, 500*time.Millisecond, "handlers cancelled, after the grace time,")
+		s.within(over, cancelled, 500*time.Millisecond, "handlers cancelled, after the grace period,")
 		over = cancelled
 	} else {
 		s.check(s.library.name != ours, "no handler was cancelled")
