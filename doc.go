@@ -20,14 +20,15 @@
 //
 // # The way of a job
 //
-//	CreateJob, Save --> waiting --> active --> succeeded
-//	            \          ^          |
-//	             \         |          +--> failed      no retries left, or stalled
-//	              v        |          |                too often; Retry: waiting
-//	             delayed --+          +--> waiting     retried at once, handed
-//	                 ^                |                back, or its worker was lost
-//	                 |                |
-//	                 +----------------+                retried after a backoff
+//	CreateJob, Save --+--> waiting --> active --+--> succeeded
+//	                  |       ^                 |
+//	                  |       |                 +--> failed     no retries left, or stalled
+//	                  |       | when it         |               too often
+//	                  |       | is due          +--> waiting    retried at once, handed back,
+//	                  |       |                 |               or its worker was lost
+//	                  +--> delayed              +--> delayed    retried after a backoff
+//
+//	Job.Retry: failed --> waiting
 //
 // A job is in exactly one of these places at any time. Each move is made by one Lua
 // script, which Redis runs as one step.
@@ -49,6 +50,16 @@
 //
 // All keys of a queue lie in one slot of a Redis Cluster by default.
 //
+// # Callbacks
+//
+// There are three kinds of listeners, as in Bee-Queue. Local callbacks, OnSucceeded and its
+// like, hear what this queue value did (Bee-Queue's local events). The OnJob callbacks hear
+// what any process did (Pub/Sub events). Job.Watch hears of one job.
+//
+// Set callbacks before Process. Local callbacks run one after the other, beside the
+// handlers. While one is slow the others wait, and in the end the worker waits too. A
+// callback that panics is reported to OnError.
+//
 // # Words
 //
 // These words mean the same in the documentation, in errors and in logs.
@@ -56,8 +67,7 @@
 //   - Job: a unit of work with its payload and options.
 //   - Record: the JSON object that Redis keeps for a job, in Bee-Queue's format.
 //   - State: the place a job is in, which is waiting, delayed, active, succeeded or failed.
-//   - Status: what a job's record says about its last run.
-//   - Producer: a program that saves jobs.
+//   - Status: what a job's record says about its last run; created before the first.
 //   - Worker: a Process or Drain that is running, or the program that runs it.
 //   - Queue value: a *Queue, as New returns it; many may stand for the same queue.
 //   - Claim: to take a job from waiting into active, and so to own it.
@@ -67,8 +77,8 @@
 //   - Slot: in a worker, the room for one run; in a Redis Cluster, a share of the keys.
 //   - Outcome: what a run means for its job, which succeeds, is retried, or fails for good.
 //   - Failed for good: failed, with no retries left or allowed.
-//   - At least once: a saved job is run until an outcome is recorded, which can take more
-//     than one run.
+//   - Retry: of a worker, to run a failed job once more, as many times as Job.Retries allows;
+//     of Job.Retry, to put a job that failed for good back into waiting.
 //   - Turn: one call from a worker to Redis that records outcomes and claims jobs.
 //   - Phone in: to tell Redis that the worker still has a job.
 //   - Heartbeat: a worker's regular call, three times in a stall interval, that phones in
@@ -88,10 +98,12 @@
 //     their job's timeout.
 //   - Raise: to move a delayed job to waiting when it is due.
 //   - Event: a message that tells all processes what happened to a job.
-//   - Watch: a Wait or Watch that is running, and follows the events of one job.
+//   - Callback, or local callback: a func that hears what this queue value did.
+//   - OnJob callback: a func that hears the events of all jobs of the queue.
 //   - Hash tag: the part of a key in braces, as in `bq:{push}:waiting`, which keeps all keys
 //     of a queue in one slot of a cluster.
-//   - Key layout: how a queue's keys are named, with a hash tag or, as plain keys, without.
+//   - Plain keys: Bee-Queue's key names, without a hash tag, as in `bq:push:waiting`.
+//   - Key layout: how a queue's keys are named, with a hash tag or as plain keys.
 //
 // The file docs/internals.md follows a job through the source.
 package beequeue

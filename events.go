@@ -13,14 +13,6 @@ import (
 	"github.com/gobeequeue/beequeue/internal/wire"
 )
 
-// There are three kinds of listeners, as in Bee-Queue. OnSucceeded and its like hear what
-// this queue value did (local events). The OnJob callbacks hear what any process did
-// (Pub/Sub events). Job.Watch hears of one job.
-//
-// Set callbacks before Process. Callbacks of local events run one after the other, beside
-// the handlers. While one is slow the others wait, and in the end the worker waits too. A
-// callback that panics is reported to OnError.
-
 // callbacks holds the user's callbacks, and the errors on their way to OnError.
 type callbacks struct {
 	mu sync.RWMutex
