@@ -83,7 +83,8 @@ func (q *Queue) audit(ctx context.Context, mend bool) ([]Finding, error) {
 		return nil, err
 	}
 	slices.Sort(suspects)
-	// A look at one id walks both lists: so many at once that Redis is not held up.
+	// To inspect one id, Redis walks both lists. So the more ids are in them, the fewer are
+	// inspected in a call.
 	const entries = 1_000_000
 	most := min(100, 1+entries/(listed+1))
 	var findings []Finding
@@ -106,8 +107,9 @@ type auditSeen struct {
 	record bool
 }
 
-// suspects reads where all ids are, which takes a while: what they look like may have
-// come about by moving. It also tells how many are in lists.
+// suspects reads where all ids are, and returns those that are not in exactly one state,
+// or have no record. Jobs move meanwhile, so an id that seems to be in two states, or in
+// none, may be all right. It also returns how many ids are in lists.
 func (q *Queue) suspects(ctx context.Context) (ids []string, listed int, err error) {
 	seen := make(map[string]auditSeen)
 	note := func(id string, states int, record bool) {

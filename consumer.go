@@ -29,8 +29,8 @@ type Handler func(ctx context.Context, job *Job) (any, error)
 // errors to OnError. When ctx ends, or at Close, it takes no more jobs, lets the
 // handlers finish for at most Config.ShutdownTimeout, and returns nil. Jobs that
 // are unfinished by then are handed back to waiting, and the error wraps
-// ErrUnfinished. If a handler goes on although the job is no longer the worker's, the
-// error wraps ErrStuck.
+// ErrUnfinished. The error wraps ErrStuck if no job was handed back, but a handler whose
+// job has timed out or was lost does not return within 2 s more.
 //
 // ErrBusy (another Process or Drain of q is running), ErrClosed,
 // ErrUnsupportedServer and ErrKeyLayout come back at once.

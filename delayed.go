@@ -12,7 +12,7 @@ import (
 // an earlier job is lost, the job is at most that much late.
 const recheck = 5 * time.Second
 
-// raiseDelayed moves delayed jobs to waiting as they come due. Every worker does so. It
+// raiseDelayed moves delayed jobs to waiting as they come due. Every Process does so. It
 // sleeps until the next job is due, by the server's clock, and hears of earlier jobs on
 // the channel `earlierDelayed`.
 func (w *worker) raiseDelayed(ctx context.Context) {

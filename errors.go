@@ -10,8 +10,13 @@ import (
 // These are the errors to test for with errors.Is. The errors that wrap them name the
 // queue and the job.
 var (
-	// ErrClosed is returned by calls on a queue after Close. It is also the cause of a
-	// handler's cancelled context when its worker stops and the grace period is over.
+	// ErrClosed is returned after Close by Save, SaveAll, Process, Drain, Ready, Wait,
+	// Watch, WaitFor, RemoveJob, Remove, Retry, CheckStalled, Audit, Repair and Destroy.
+	// Close ends a Wait with it, and a Save that is not sent in time. GetJob, GetJobs,
+	// Counts, IsInSet and ReportProgress still work.
+	//
+	// It is also the cause of a handler's cancelled context when its worker stops and the
+	// grace period is over.
 	ErrClosed = errors.New("queue is closed")
 
 	// ErrNotFound means that Redis has no record of the job. It was never saved, was
@@ -49,8 +54,11 @@ var (
 
 	// ErrStuck goes to OnError when a handler has not returned within Config.TimeoutGrace
 	// of its job's timeout. The job is retried or failed, and the handler keeps its slot
-	// until it returns. Process and Close return ErrStuck when handlers, or a callback,
-	// keep them from ending.
+	// until it returns.
+	//
+	// Process returns ErrStuck if nothing else went wrong, but such a handler, or one whose
+	// job was lost, has not returned 2 s after the rest of the worker has ended. Close
+	// returns it if Process does, and if a callback keeps Close from ending.
 	ErrStuck = errors.New("handler does not return")
 
 	// ErrUnfinished is returned by Process and Close when the grace period ended before

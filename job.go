@@ -268,9 +268,9 @@ func stackText(err error) string {
 	return err.Error()
 }
 
-// largeRecord is the average record size, in bytes, from which records bypass Lua: plain
-// HMGET and HSET are about ten times faster for them. The worker then reads the records
-// after it has claimed the jobs, and sends them whole when the jobs end.
+// largeRecord is the average record size, in bytes, from which a worker reads records by
+// a plain HMGET after the claim. A record of that size is sent whole, as an argument, when
+// its job ends. Both cost Redis less than bringing the records into Lua.
 const largeRecord = 4096
 
 // outcomeOf decides what becomes of a job after a run, and prepares the call that

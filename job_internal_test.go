@@ -121,7 +121,7 @@ func FuzzPlainSuccess(f *testing.F) {
 	f.Fuzz(checkPlainSuccess)
 }
 
-// checkPlainSuccess has a job succeed in two ways: as lua/turn.lua does it, by writing
+// checkPlainSuccess has a job succeed in two ways: as the turn script does it, by writing
 // into its record, and with the whole record. Both records must say the same.
 func checkPlainSuccess(t *testing.T, record string) {
 	t.Helper()

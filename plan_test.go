@@ -121,7 +121,7 @@ func (l *life) happen() {
 		for range 1 + l.rand.IntN(1+l.plan.running) {
 			l.handlerReturns()
 		}
-	case n < 45: // a handler's time and its grace are over
+	case n < 45: // a handler's time and its grace period are over
 		if l.plan.running > 0 {
 			l.addOutcomes(1)
 		}

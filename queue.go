@@ -143,11 +143,11 @@ func (q *Queue) isClosed() bool {
 // deadline or, if it has none, for Config.ShutdownTimeout. Then their contexts are
 // cancelled with the cause ErrClosed, their jobs go back to waiting, and the error wraps
 // ErrUnfinished. Saves under way have the same time to finish. The error wraps ErrStuck
-// if handlers or a callback do not return.
+// if Process's does, or if a callback does not return within 6 s more.
 //
 // When Close has returned, the queue has no goroutine and no connection left, with two
-// exceptions: handlers that ignore their contexts, and a connection that the client is
-// about to make, which is closed as soon as it is there. The client stays open. Calling
+// exceptions: handlers and callbacks that do not return, and a connection that the client
+// is about to make, which is closed as soon as it is there. The client stays open. Calling
 // Close again waits for the first call.
 func (q *Queue) Close(ctx context.Context) error {
 	deadline, ok := ctx.Deadline()

@@ -24,7 +24,7 @@ type saver struct {
 	line    []*saveItem   // items not sent yet, in order
 	idle    []*store.Lane // lanes without a flusher
 	stopped bool          // Close has begun, and the line takes no more items
-	lastErr error         // why a call under way has no reply yet
+	lastErr error         // why a call in flight has no reply yet
 
 	timers   sync.Pool // *time.Timer, for callers without a deadline
 	flushers sync.WaitGroup
@@ -32,8 +32,8 @@ type saver struct {
 	endLife  context.CancelCauseFunc
 }
 
-// saveLanes is the number of save calls of a queue that may be under way at once. More
-// than two gain nothing: while two are under way, jobs gather for the next. Gathered
+// saveLanes is the number of save calls of a queue that may be in flight at once. More
+// than two gain nothing: while two are in flight, jobs gather for the next. Gathered
 // jobs cost Redis half the CPU time that a call for each job does, as measured.
 const saveLanes = 2
 
@@ -47,7 +47,7 @@ const (
 // saveItem is one job that is being saved.
 type saveItem struct {
 	job     *Job
-	before  offset         // of the events heard before the save
+	before  offset         // among the job ends heard before the save
 	item    store.SaveItem // as the call takes it
 	group   *saveGroup     // of the caller who waits for the item
 	sentFor *saveGroup     // the group at the time of the call
@@ -60,7 +60,7 @@ type saveItem struct {
 // saveGroup lets a caller wait for several items. The saver's lock guards it.
 type saveGroup struct {
 	open     int           // items not settled
-	inFlight int           // items in the call under way
+	inFlight int           // items in the call in flight
 	done     chan struct{} // closed when no item is open
 }
 
@@ -277,7 +277,7 @@ func (s *saver) flush(l *store.Lane) {
 }
 
 // take returns the next items of the line, for one call. When there are none, it returns
-// nil and marks the lane idle. It stops at an item whose group is in a call under way,
+// nil and marks the lane idle. It stops at an item whose group is in a call in flight,
 // because a group's calls must follow each other to keep the order of its jobs. The
 // flusher of that call goes on with the line.
 func (s *saver) take(l *store.Lane) []*saveItem {
@@ -392,7 +392,7 @@ func (s *saver) result(item *saveItem, cause error) error {
 	return fmt.Errorf("not saved: %w", cause)
 }
 
-// finish ends the saver. Items in the line and calls under way have until deadline.
+// finish ends the saver. Items in the line and calls in flight have until deadline.
 func (s *saver) finish(deadline time.Time) {
 	s.mu.Lock()
 	s.stopped = true
@@ -403,5 +403,5 @@ func (s *saver) finish(deadline time.Time) {
 	s.abandon()
 }
 
-// abandon ends the calls under way, and settles what is in the line with ErrClosed.
+// abandon ends the calls in flight, and settles what is in the line with ErrClosed.
 func (s *saver) abandon() { s.endLife(ErrClosed) }

@@ -9,7 +9,7 @@ import (
 	"github.com/gobeequeue/beequeue/internal/store"
 )
 
-// sweepStalled looks for jobs of lost workers. Every worker does so, and Redis allows one
+// sweepStalled looks for jobs of lost workers. Every Process does so, and Redis allows one
 // check in Config.StallInterval (internal/store/lua/sweep.lua). A worker that is silent
 // then is on probation, see store.Probation: maybe no heartbeat could arrive, because
 // Redis was away or all workers were stopped.

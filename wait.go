@@ -23,8 +23,8 @@ type Event struct {
 // because events get lost, and some workers send none.
 const watchInterval = 5 * time.Second
 
-// watchPatience is how long a new watch waits for an event before it first reads the job's
-// state. The job may have ended before, without an event.
+// watchPatience is how long a new watch waits before it reads the job's state, even if it
+// has missed nothing since its job was saved. The job may have ended without an event.
 const watchPatience = 200 * time.Millisecond
 
 // Wait waits for the job to finish and returns its result. If the job failed for good, the
@@ -273,7 +273,7 @@ const (
 	endSizeMost = 4096
 )
 
-// offset is a position in the events heard; zero means unknown.
+// offset is a position among the job ends heard; zero means unknown.
 type offset struct{ session, heard uint64 }
 
 // endRing remembers the last ends of jobs that were heard. A Save notes its offset, and

@@ -29,8 +29,8 @@ type run struct {
 }
 
 // settleOnce reports whether the caller is the first to settle what becomes of the
-// job. Four compete: the handler by returning, a timeout whose grace is over, the loss
-// of the job, and the end of the worker's grace period.
+// job. Four compete: the handler by returning, a timeout whose grace period is over, the
+// loss of the job, and the end of the worker's grace period.
 func (r *run) settleOnce() bool { return r.settled.CompareAndSwap(false, true) }
 
 // A runEnd is news of a run for the loop: that the run has an outcome, that its slot is
@@ -194,8 +194,8 @@ func timeoutError(ctx context.Context, err error) error {
 	return fmt.Errorf("%w: %w", cause, err)
 }
 
-// giveUp settles a run whose handler has not returned although its timeout and its grace
-// are over. The slot stays taken until the handler returns. The handler still has the
+// giveUp settles a run whose handler has not returned although its timeout and the grace
+// period after it are over. The slot stays taken until the handler returns. The handler still has the
 // job, so the outcome is worked out on a second copy.
 func (w *worker) giveUp(r *run, cause error) {
 	job, err := decodeJob(w.q, r.id, r.record)

@@ -15,26 +15,27 @@ import (
 
 // How a call to Redis is made so that a lost reply does no harm.
 //
-// A reply can be lost after its script ran. So each call of a script that changes
-// something carries a name: the caller's token, a lane, and a sequence number. The script
-// keeps the last number of each lane with its answer in the hash `calls`, and answers a
-// repeated call from there (lua/call.lua). That makes every call safe to repeat until its
-// reply arrives. A request that was given up, and reaches Redis after its lane has gone
+// A reply can be lost after its script ran. So each call of the save, turn, remove and
+// retry scripts carries a name: the caller's token, a lane, and a sequence number. The
+// script keeps the last number of each lane with its answer in the hash `calls`, and
+// answers a repeated call from there (lua/call.lua). The other scripts that change
+// something do no harm when repeated. So every call is safe to repeat until its reply
+// arrives. A named request that was given up, and reaches Redis after its lane has gone
 // on, is refused there.
 
-// A Lane is a line of calls, of which at most one is under way.
+// A Lane is a sequence of calls, one after the other.
 type Lane struct {
 	// Renewed is when a call began that renewed the lane's time in `calls`.
 	Renewed time.Time
 
 	field   string        // names the lane in the hash `calls`
 	numbers *uint64       // the number of the last call; lanes may share it
-	busy    chan struct{} // holds a value while a call is under way
+	busy    chan struct{} // holds a value while a call is in flight
 	args    []string      // of the last call, to be used again
 }
 
-// NewLane returns a caller's lane. Lanes that share numbers never give two calls the
-// same; nil is a row of the lane's own.
+// NewLane returns a caller's lane. Lanes that share a counter never use a number twice;
+// nil gives the lane its own counter.
 func NewLane(token, name string, numbers *uint64) Lane {
 	if numbers == nil {
 		numbers = new(uint64)
@@ -81,7 +82,7 @@ const Renewal = time.Minute
 // never repeated that long after its first try.
 const CallRetention = time.Hour
 
-// Serialized makes a call when those of the lane before it are done.
+// Serialized makes a call once the lane's earlier calls have ended.
 func (l *Lane) Serialized(ctx context.Context, call func() error) error {
 	select {
 	case l.busy <- struct{}{}:
@@ -155,8 +156,8 @@ func (s *Store) repeat(ctx context.Context, r request, policy retryPolicy) (ruei
 		if err == nil || rueidis.IsRedisNil(err) {
 			return message, nil
 		}
-		// The refusal of a repeated call says nothing of its first try. A caller that takes
-		// notice waits for the answer.
+		// If an earlier try may have reached Redis, a refusal does not tell what that try
+		// did. With a notice func, the call goes on until it has an answer.
 		if !transient(err) && (!reached || notice == nil) {
 			return message, s.keys.explain(err)
 		}

@@ -7,13 +7,14 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// What reads ids by plain commands, in pages, while jobs move.
+// These methods read ids by plain commands, page by page, while jobs move.
 
 // pageSize is how many elements one look at a list, a set or a hash takes.
 const pageSize = 1000
 
-// EachID calls f with every id that a list, set, sorted set or hash has, in pages. An id
-// that is there once may come more than once from any but a list.
+// EachID calls f with every id that a list, set, sorted set or hash has, in pages. A scan
+// may give an id more than once. So may a list, or it may leave an id out, if jobs move
+// meanwhile.
 func (s *Store) EachID(ctx context.Context, key Key, f func(id string)) error {
 	switch keyTable[key].kind {
 	case List:

@@ -2,7 +2,8 @@ package store
 
 import "sync"
 
-// scripts are all scripts of the package, one call of each in its family's file.
+// scripts are all scripts of the package. The func that calls each is in the Go file of
+// its family.
 type scripts struct {
 	save, turn, remove, retry *Script // named calls, see call.go
 	heartbeat, sweep, raise   *Script // harmless when repeated
