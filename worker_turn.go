@@ -35,7 +35,7 @@ func (w *worker) initLanes() {
 		return &turnLane{lane: store.NewLane(w.token, name, &numbers)}
 	}
 	for i := range w.plan.lanes {
-		w.lanes = append(w.lanes, open("turn"+strconv.Itoa(i))) // lua/turn.lua looks for turn0
+		w.lanes = append(w.lanes, open("turn"+strconv.Itoa(i))) // internal/store/lua/turn.lua looks for turn0
 	}
 	w.blocking = open("wait")
 }
@@ -67,7 +67,7 @@ func (w *worker) turn(l *turnLane) error {
 }
 
 // turnBytes is how many bytes of outcomes a turn carries before it takes no further one.
-// lua/turn_claim.lua has a similar limit for the records of claimed jobs.
+// internal/store/lua/turn_claim.lua has a similar limit for the records of claimed jobs.
 const turnBytes = 1 << 20
 
 // leasePart is the part of a lease's length after which a turn renews the lease along
@@ -167,7 +167,7 @@ func (w *worker) receive(l *turnLane) error {
 		if l.want > 0 {
 			w.endClaim(l)
 		}
-		w.takeBack(l)
+		w.requeueOutcomes(l)
 		if w.callCtx.Err() != nil {
 			return w.giveUpCalls(l.err)
 		}
@@ -209,8 +209,8 @@ func (w *worker) endCall(l *turnLane) {
 	}
 }
 
-// takeBack puts the outcomes of a call that failed into the next turn.
-func (w *worker) takeBack(l *turnLane) {
+// requeueOutcomes puts the outcomes of a call that failed into the next turn.
+func (w *worker) requeueOutcomes(l *turnLane) {
 	w.addOutcomes(l.batch...)
 	clear(l.batch)
 }
@@ -269,7 +269,7 @@ func (w *worker) giveUpCalls(err error) error {
 	for w.plan.inFlight() {
 		if l := <-w.replies; l.err != nil {
 			w.endCall(l)
-			w.takeBack(l)
+			w.requeueOutcomes(l)
 		} else if err := w.receive(l); err != nil {
 			return err
 		}
@@ -280,18 +280,9 @@ func (w *worker) giveUpCalls(err error) error {
 	return fmt.Errorf("%w: what became of jobs %s could not be recorded: %w", ErrUnfinished, listIDs(w.outcomes), err)
 }
 
-// While no job is waiting, a worker with a free slot keeps a blocking call at Redis: a
-// command that blocks until there is a job, and behind it, on the same connection, a turn
-// that claims one. Redis runs the turn as soon as the command ends. So one answer tells
-// an idle worker of a new job and gives it the job.
-//
-// The command is BLMOVE from the end of waiting to the same end, which takes nothing: a
-// lost connection loses no job. The turn has a name, as all turns have: if its reply does
-// not come, it is made again, and gives what it claimed. It claims one job, whatever
-// slots are free: if the machine vanishes without a word, no more than that job is kept
-// from other workers until the stall check.
-
-// block begins the blocking call, in a goroutine.
+// block begins the blocking call, in a goroutine: see internal/store/blocking.go. The call
+// claims one job, whatever slots are free. If the machine vanishes without a word, no more
+// than that job is kept from other workers until the stall check.
 func (w *worker) block() {
 	l := w.blocking
 	l.inFlight, l.want, l.began, l.lease = true, 1, time.Now(), w.q.config.StallInterval

@@ -9,9 +9,9 @@ local reply, more, claimed = { '', '0', '' }, #coming > want and '1' or '0', {}
 if arrived > 0 then
   local risks, aside
   if stalled > 0 then
-    -- A job on its last chance fails if its worker is lost once more. Two of them do not
-    -- run in one worker: so a job that kills its worker is found out, and does not take
-    -- for good those with it that were beside it each time.
+    -- A job on its last chance fails if its worker is lost once more. Two of them never run
+    -- in one worker. So the job that kills workers is the only one on its last chance there,
+    -- and the others do not fail along with it.
     local taken = false
     local function lastChance(times)
       return times and limit >= 0 and tonumber(times) >= limit
