@@ -17,15 +17,20 @@ func (w *worker) beat(ctx context.Context) {
 	interval := w.q.config.StallInterval
 	ticker := time.NewTicker(interval / 3)
 	defer ticker.Stop()
+	var patience time.Duration // for replies of calls that may have claimed
 	for {
 		select {
 		case <-ticker.C:
-		case <-w.looked:
+			patience = interval / 3
+		case soon := <-w.looked:
+			if patience = interval / 3; soon {
+				patience = 0
+			}
 		case <-ctx.Done():
 			return
 		}
 		jobs, runs := w.owned()
-		unheard := w.unheard(interval / 3)
+		unheard := w.unheard(patience)
 		if len(jobs) == 0 && len(unheard) == 0 {
 			continue
 		}
@@ -39,8 +44,10 @@ func (w *worker) beat(ctx context.Context) {
 			w.q.report(err, "heartbeat")
 			continue
 		}
-		for _, id := range lost {
-			w.lose(id, runs[id])
+		for _, job := range lost {
+			if r := runs[job.ID]; r != nil && r.claim == job.Claim {
+				w.lose(job.ID, r)
+			}
 		}
 	}
 }
@@ -96,7 +103,7 @@ func (w *worker) endClaim(l *turnLane) {
 // way already, lose does nothing, because the call that carries the outcome reports the
 // loss.
 func (w *worker) lose(id string, r *run) {
-	if r == nil || !r.settleOnce() {
+	if !r.settleOnce() {
 		return
 	}
 	w.mu.Lock()

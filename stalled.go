@@ -9,17 +9,26 @@ import (
 	"github.com/gobeequeue/beequeue/internal/store"
 )
 
-// sweepStalled looks for jobs of lost workers. Every Process does so, and Redis allows one
-// check in Config.StallInterval (internal/store/lua/sweep.lua). A worker that is silent
-// then is on probation, see store.Probation: maybe no heartbeat could arrive, because
-// Redis was away or all workers were stopped.
-func (w *worker) sweepStalled(ctx context.Context) {
+// followChecks looks at the gate of the stall check whenever that may open, and tells the
+// heartbeat: after each check, whoever makes it, the worker phones in. A Process also makes
+// checks, until it is to stop; Redis allows one in Config.StallInterval
+// (internal/store/lua/sweep.lua). A worker that is silent then is on probation, see
+// store.Probation: maybe no heartbeat could arrive, because Redis was away or all workers
+// were stopped.
+func (w *worker) followChecks(ctx context.Context, drain bool) {
 	var cursors store.Cursors
 	var wait store.Pause
 	for ctx.Err() == nil {
-		next, err := w.sweepOnce(ctx, &cursors)
+		var next time.Duration
+		var err error
+		checks := !drain && w.claimCtx.Err() == nil
+		if checks {
+			next, err = w.sweepOnce(w.claimCtx, &cursors)
+		} else {
+			next, err = w.lookAtGate(ctx)
+		}
 		if err != nil {
-			if ctx.Err() == nil {
+			if ctx.Err() == nil && (!checks || w.claimCtx.Err() == nil) {
 				w.q.report(err, "check for stalled jobs")
 			}
 			store.Sleep(ctx, wait.Next())
@@ -31,19 +40,39 @@ func (w *worker) sweepStalled(ctx context.Context) {
 	}
 }
 
+// lookAtGate returns how long the gate stays shut. If it is open, nobody has made a check
+// lately, and may make one at any time.
+func (w *worker) lookAtGate(ctx context.Context) (next time.Duration, err error) {
+	left, err := w.q.store.GateLeft(ctx)
+	if err != nil {
+		return 0, err
+	}
+	w.noteLook(left)
+	if left == 0 {
+		left = min(w.q.config.StallInterval/3, time.Second)
+	}
+	return left, nil
+}
+
+// noteLook has the heartbeat phone in. If the next check is due before a blocking call's
+// reply is overdue by itself, it phones in for that call as well.
+func (w *worker) noteLook(next time.Duration) {
+	select {
+	case w.looked <- next < 2*store.BlockTime:
+	default:
+	}
+}
+
 // sweepOnce makes one check, and returns the time until the next. If the check doubts
 // jobs, a second look of the same round comes after the probation. It takes back the jobs
 // that nobody has phoned in for by then.
 func (w *worker) sweepOnce(ctx context.Context, cursors *store.Cursors) (next time.Duration, err error) {
-	round := store.NewToken()
+	round := store.NewRound()
 	reply, err := w.q.store.Sweep(ctx, *cursors, store.SweepDoubt, round)
 	if err != nil {
 		return 0, err
 	}
-	select {
-	case w.looked <- struct{}{}:
-	default:
-	}
+	w.noteLook(reply.Next)
 	*cursors = reply.Cursors
 	if len(reply.IDs) == 0 {
 		return reply.Next, nil
@@ -84,7 +113,7 @@ func (q *Queue) CheckStalled(ctx context.Context) ([]string, error) {
 	}
 	ctx, cancel := q.bound(ctx)
 	defer cancel()
-	reply, err := q.store.Sweep(ctx, store.Cursors{}, store.SweepTake, store.NewToken())
+	reply, err := q.store.Sweep(ctx, store.Cursors{}, store.SweepTake, store.NewRound())
 	if err == nil {
 		err = q.takenBack(ctx, reply, func(f func()) { f() })
 	}

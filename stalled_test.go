@@ -214,32 +214,50 @@ func TestForgottenJob(t *testing.T) {
 }
 
 // A worker with a long interval phones in whenever others may have made a check, and so
-// keeps its jobs beside workers whose interval is short.
+// keeps its job beside workers whose interval is short. So do a Drain and a worker that is
+// to stop, which make no checks themselves.
 func TestLongIntervalBesideShort(t *testing.T) {
 	t.Parallel()
 	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
-		f := queuetest.Open(t, s, beequeue.Config{StallInterval: 10 * time.Minute})
+		f := queuetest.Open(t, s, beequeue.Config{})
+		config := beequeue.Config{StallInterval: 10 * time.Minute, ShutdownTimeout: 10 * time.Minute}
 		others := func() { f.Must("SET", "stallBlock", "another 1000", "PX", "1000") }
-		others()
-		job := f.Save(1)
-		begun, end := make(chan struct{}), make(chan struct{})
-		r := queuetest.Process(t, f.Queue, 1, func(context.Context, *beequeue.Job) (any, error) {
-			close(begun)
-			<-end
-			return nil, nil
-		})
-		<-begun
-		for range 2 {
-			f.Must("SADD", "stalling", job.ID)
-			queuetest.Await(t, "the worker to phone in", func() bool {
-				others()
-				return f.Number("SISMEMBER", "stalling", job.ID) == 0
-			})
+		for _, mode := range []string{"process", "stopping", "drain"} {
+			q := f.Peer(config)
+			others()
+			job := f.Save(mode)
+			begun, end := make(chan struct{}), make(chan struct{})
+			handler := func(context.Context, *beequeue.Job) (any, error) {
+				close(begun)
+				<-end
+				return nil, nil
+			}
+			var ended func() error
+			if mode == "drain" {
+				drained, ctx := make(chan error, 1), queuetest.Bounded(t)
+				go func() { drained <- q.Drain(ctx, 1, handler) }()
+				ended = func() error { return <-drained }
+			} else {
+				r := queuetest.Process(t, q, 1, handler)
+				ended = r.Stop
+				<-begun
+				if mode == "stopping" {
+					r.Cancel()
+				}
+			}
+			<-begun
+			for range 2 {
+				f.Must("SADD", "stalling", job.ID)
+				queuetest.Await(t, "the worker to phone in, mode "+mode, func() bool {
+					others()
+					return f.Number("SISMEMBER", "stalling", job.ID) == 0
+				})
+			}
+			close(end)
+			require.NoError(t, ended(), mode)
+			f.RequireState(job.ID, beequeue.StateSucceeded)
+			f.CloseQueue(q)
 		}
-		close(end)
-		_, err := job.Wait(queuetest.Bounded(t))
-		require.NoError(t, err)
-		require.NoError(t, r.Stop())
 	})
 }
 

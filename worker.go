@@ -52,7 +52,7 @@ type worker struct {
 	idleAtMost int32
 	handlers   sync.WaitGroup
 
-	looked chan struct{} // the worker has looked for stalled jobs; for the heartbeat
+	looked chan bool     // the worker has looked at the gate; true if it soon opens. For the heartbeat.
 	ended  chan struct{} // closed when Process has all but returned
 	err    error         // what the loop returned, once ended is closed
 }
@@ -70,7 +70,7 @@ func newWorker(ctx context.Context, q *Queue, concurrency int, handler Handler, 
 		runs:       make(map[string]*run),
 		returning:  make(map[string]string),
 		claims:     make(map[*turnLane]claimDue),
-		looked:     make(chan struct{}, 1),
+		looked:     make(chan bool, 1),
 		expired:    make(chan struct{}),
 		nextRun:    make(chan *run),
 		idleAtMost: int32(min(concurrency, mostIdle)),
@@ -97,8 +97,9 @@ func (w *worker) run(ctx context.Context) error { //nolint:contextcheck // as sa
 	var helpers sync.WaitGroup
 	beatCtx, endBeat := context.WithCancel(w.callCtx)
 	helpers.Go(func() { w.beat(beatCtx) })
-	if !w.plan.drain {
-		helpers.Go(func() { w.sweepStalled(w.claimCtx) })
+	drain := w.plan.drain
+	helpers.Go(func() { w.followChecks(beatCtx, drain) })
+	if !drain {
 		helpers.Go(func() { w.raiseDelayed(w.claimCtx) })
 	}
 

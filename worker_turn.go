@@ -225,7 +225,9 @@ func (w *worker) applyVerdict(e *runEnd, v store.Verdict) {
 	}
 	w.mu.Lock()
 	if e.run == nil {
-		delete(w.returning, id)
+		if w.returning[id] == e.call.Claim {
+			delete(w.returning, id)
+		}
 	} else if w.runs[id] == e.run {
 		delete(w.runs, id)
 	}

@@ -199,6 +199,9 @@ func FuzzReadReplies(f *testing.F) {
 		}
 		_, err := readCounts(m)
 		refused(t, err, "counts script")
+		if lost, err := readHeartbeat(m); !refused(t, err, "heartbeat script") && 2*len(lost) > strings.Count(text, "\n") {
+			t.Fatalf("took %q for %d jobs", text, len(lost))
+		}
 		for width := 1; width <= 2; width++ {
 			if _, ids, err := readPage(m, width); !refused(t, err, "SCAN") && len(ids) > strings.Count(text, "\n") {
 				t.Fatalf("took %q for %d ids", text, len(ids))

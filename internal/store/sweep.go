@@ -11,9 +11,9 @@ import (
 
 // Heartbeat phones in for all jobs that a worker may own, and renews its lease. The calls
 // are those whose replies the worker has not heard, and the jobs are given as id, claim, id,
-// claim. It returns the ids of jobs that are no longer the worker's. While Redis does not
-// answer, it is tried four times in a Probation.
-func (s *Store) Heartbeat(ctx context.Context, token string, lease time.Duration, unheard []CallName, jobs []string) ([]string, error) {
+// claim. It returns those that are no longer the worker's. While Redis does not answer, it
+// is tried four times in a Probation.
+func (s *Store) Heartbeat(ctx context.Context, token string, lease time.Duration, unheard []CallName, jobs []string) ([]JobClaim, error) {
 	args := append(make([]string, 0, 3+2*len(unheard)+len(jobs)), token, msText(lease), strconv.Itoa(len(unheard)))
 	for _, c := range unheard {
 		args = append(args, c.lane, c.seq)
@@ -24,7 +24,26 @@ func (s *Store) Heartbeat(ctx context.Context, token string, lease time.Duration
 	if err != nil {
 		return nil, err
 	}
-	return readTexts("heartbeat script", message)
+	return readHeartbeat(message)
+}
+
+// A JobClaim is a job under one claim. Under another claim it is another run.
+type JobClaim struct{ ID, Claim string }
+
+// readHeartbeat reads the reply of heartbeat.lua.
+func readHeartbeat(message rueidis.RedisMessage) ([]JobClaim, error) {
+	values, err := readTexts("heartbeat script", message)
+	if err != nil {
+		return nil, err
+	}
+	if len(values)%2 != 0 {
+		return nil, badReply("heartbeat script", "%d values", len(values))
+	}
+	var lost []JobClaim
+	for pair := range slices.Chunk(values, 2) {
+		lost = append(lost, JobClaim{pair[0], pair[1]})
+	}
+	return lost, nil
 }
 
 // Probation is the time that a silent worker is given to phone in before its jobs are
@@ -52,6 +71,18 @@ type SweepReply struct {
 	IDs     []string      // taken back to waiting, or doubted
 	Failing []Claimed     // taken back too often: the caller has to fail them
 	Cursors Cursors       // for the next check
+}
+
+// NewRound returns a name for a stall check, unlike any job's id.
+func NewRound() string { return "\x00round:" + NewToken() }
+
+// GateLeft returns how long it is until the next stall check may be made; zero if it may be
+// made now.
+func (s *Store) GateLeft(ctx context.Context) (time.Duration, error) {
+	left, err := s.do(ctx, func(b rueidis.Builder) rueidis.Completed {
+		return b.Pttl().Key(s.keys.Name(StallBlock)).Build()
+	}).AsInt64()
+	return milliseconds(max(0, left)), err
 }
 
 // Sweep makes a stall check. The round names it, for those that confirm; the ids are those

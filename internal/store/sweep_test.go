@@ -74,7 +74,7 @@ func TestConfirmSparesWhoPhonedIn(t *testing.T) {
 		require.ElementsMatch(t, []string{"x", "y"}, sweep(t, a, store.SweepDoubt, "2").IDs)
 		lost, err := a.Heartbeat(queuetest.Bounded(t), "slow", 5*time.Second, nil, []string{"x", "7", "y", "7"})
 		require.NoError(t, err)
-		require.Equal(t, []string{"y"}, lost, "another's")
+		require.Equal(t, []store.JobClaim{{ID: "y", Claim: "7"}}, lost, "another's")
 		require.Equal(t, []string{"y"}, sweep(t, a, store.SweepConfirm, "2", "x", "y").IDs)
 		require.Equal(t, []string{"x"}, f.Active())
 		f.Must("DEL", "owners")
@@ -156,5 +156,50 @@ func TestUnheardClaim(t *testing.T) {
 		require.Empty(t, f.List("SMEMBERS", "stalling"), "a repeated call phones in")
 		_, err = f.Destroy(queuetest.Bounded(t))
 		require.NoError(t, err)
+	})
+}
+
+// A repeated turn does not give a job that a Node process has put back into waiting
+// meanwhile, whose owner is left as it was.
+func TestRepeatedTurnAfterNodeTookBack(t *testing.T) {
+	t.Parallel()
+	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
+		f := queuetest.Open(t, s, beequeue.Config{})
+		a := storeOf(f, "a", 5*time.Second)
+		for range 5 {
+			f.Save(1)
+		}
+		lane := store.NewLane("worker", "turn0", nil)
+		call := a.PrepareTurn(&lane, store.Turn{Token: "worker", Lease: -1, Want: 5})
+		reply, err := a.Turn(queuetest.Bounded(t), &call, nil)
+		require.NoError(t, err)
+		require.Len(t, reply.Jobs, 5)
+		for _, i := range []int{0, 2, 4} {
+			f.Must("LREM", "active", "0", reply.Jobs[i].ID)
+			f.Must("RPUSH", "waiting", reply.Jobs[i].ID)
+		}
+		again, err := a.Turn(queuetest.Bounded(t), &call, nil)
+		require.NoError(t, err)
+		require.Equal(t, []store.Claimed{reply.Jobs[1], reply.Jobs[3]}, again.Jobs)
+		_, err = f.Destroy(queuetest.Bounded(t))
+		require.NoError(t, err)
+	})
+}
+
+// A confirm that comes when the gate has opened already still acts, if no other check has
+// been made: a slow link or a long check must not keep jobs from being taken back.
+func TestConfirmAfterTheGate(t *testing.T) {
+	t.Parallel()
+	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
+		f := queuetest.Open(t, s, beequeue.Config{})
+		a := storeOf(f, "a", 100*time.Millisecond)
+		f.Lose("x", "lost")
+		sweep(t, a, store.SweepDoubt, "1")
+		f.Must("DEL", "stallBlock")
+		round := store.NewRound()
+		require.Equal(t, []string{"x"}, sweep(t, a, store.SweepDoubt, round).IDs)
+		f.Must("DEL", "stallBlock")
+		require.Equal(t, []string{"x"}, sweep(t, a, store.SweepConfirm, round, "x").IDs)
+		require.Equal(t, []string{"x"}, f.Waiting())
 	})
 }

@@ -9,7 +9,7 @@
 -- The arguments behind the header:
 --   for each such call: its lane, its sequence number
 --   for each job: id, the claim it is run under
--- Returns the ids that are no longer this worker's.
+-- Returns, of the jobs that are no longer this worker's: id, claim, id, claim, ...
 -- Idempotent.
 
 local first = A.rest + 2 * tonumber(A.unheard)
@@ -23,6 +23,7 @@ for at = first, #ARGV, 1000 do
       owned[#owned + 1] = id
     else
       lost[#lost + 1] = id
+      lost[#lost + 1] = ARGV[at + 2 * i - 1]
     end
   end
 end

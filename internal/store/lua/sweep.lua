@@ -9,8 +9,9 @@
 --
 -- A healthy worker may be silent because Redis was away. So workers look twice: the first
 -- time ('doubt') they only hear which jobs are in doubt. A little later ('confirm') they
--- take back those for which nobody has phoned in meanwhile. A confirm acts in the round
--- that doubted and in no other: a late or repeated one changes nothing.
+-- take back those for which nobody has phoned in meanwhile. A check that doubts somebody
+-- puts its round's name into `stalling`, and a confirm acts only while it is there: the next
+-- check, Node's as well, takes another snapshot. So a late confirm changes nothing.
 --
 -- Header: interval      in ms
 --         maxStalls     how often a job may be taken back; negative: no limit
@@ -19,7 +20,7 @@
 --                       where the clean-up of these hashes left off
 --         retention     how long a silent caller is remembered, ms
 --         how           'doubt', 'confirm' or, to take back at once, 'take'
---         round         the name of this round
+--         round         the name of this round, which is no job's id
 -- The arguments behind the header, to confirm: the ids
 -- Returns {swept '1' or '0', ms until the next check is due, cursors: calls,
 -- owners, stalls, how many ids were doubted or taken back, those ids..., then id
@@ -35,12 +36,12 @@ local function answer(swept, next)
   return { swept, next, A.callsCursor, A.ownersCursor, A.stallsCursor, 0 }
 end
 
--- The gate holds its round's name and its interval. Node's holds '1'. The gate stands
--- before all that costs something: every worker looks once an interval.
+-- The gate holds its round's name and its interval. Node's holds '1'. It stands before all
+-- that costs something, because every Process looks once an interval.
 local gate = redis.pcall('GET', K.stallBlock)
 if type(gate) == 'table' then gate = '' end -- a key of another type
 if confirm then
-  if gate ~= A.round .. ' ' .. A.interval then return answer('1', 0) end
+  if call('SISMEMBER', K.stalling, A.round) == 0 then return answer('1', 0) end
 elseif gate then
   local left, own = call('PTTL', K.stallBlock), tonumber(string.match(gate, ' (%d+)$') or '')
   -- No gate stays for ever. One that is further ahead than its own interval was set before
@@ -149,6 +150,7 @@ end
 
 call('DEL', K.stalling)
 bulk('SADD', K.stalling, all)
+if #doubted > 0 then call('SADD', K.stalling, A.round) end
 
 -- Clean up what callers and Node processes leave behind, a page of each hash a round.
 local function page(key, cursor)

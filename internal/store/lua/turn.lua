@@ -61,8 +61,21 @@ if answer then
   -- for them: the worker, which did not know of them, could not.
   local verdicts, more = string.match(answer, '^(%a*) (%d)')
   local reply, ids, held = { verdicts, more, '' }, claimedIDs(answer), {}
+  -- A Node process may have taken a job back, and leaves its owner. Jobs of one claim lie
+  -- side by side in `active`.
+  local near = {}
+  local function isActive(id)
+    if near[id] == nil then
+      local at = call('LPOS', active, id)
+      near[id] = at and true or false
+      for _, other in ipairs(at and call('LRANGE', active, math.max(0, at - #ids), at + #ids) or {}) do
+        near[other] = true
+      end
+    end
+    return near[id]
+  end
   for i, owner in ipairs(#ids > 0 and call('HMGET', owners, unpack(ids)) or {}) do
-    local record = owner == mine and call('HGET', jobs, ids[i])
+    local record = owner == mine and isActive(ids[i]) and call('HGET', jobs, ids[i])
     if record then
       held[#held + 1] = ids[i]
       reply[#reply + 1] = ids[i]
