@@ -109,7 +109,9 @@ func (w *worker) run(ctx context.Context) error { //nolint:contextcheck // as sa
 	endBeat()
 	helpers.Wait()
 	w.callers.Wait()
-	w.q.store.CloseBlocker(w.callCtx, &w.blocker) //nolint:contextcheck // its context is the worker's
+	if err := w.q.store.CloseBlocker(w.callCtx, &w.blocker, w.blocking.err == nil); err != nil { //nolint:contextcheck // its context is the worker's
+		w.q.report(err, "put a job back into waiting")
+	}
 	if stuck := w.awaitHandlers(); err == nil {
 		err = stuck
 	}

@@ -164,6 +164,7 @@ func (w *worker) receive(l *turnLane) error {
 	l.call.Forget()
 	clear(l.results)
 	if l.err != nil {
+		w.plan.foundMore()
 		if l.want > 0 {
 			w.endClaim(l)
 		}
@@ -315,6 +316,12 @@ func (w *worker) blockForJob(l *turnLane) {
 			l.call.ClaimNothing()
 		}
 		w.send(l)
+		if b.Took && l.err != nil && w.callCtx.Err() == nil {
+			// Turns are refused. Others may have the job, Node's workers among them.
+			if err := w.q.store.GiveBack(w.callCtx); err != nil {
+				w.q.report(err, "put a job back into waiting")
+			}
+		}
 	}
 	switch {
 	case b.Block == nil && l.err == nil:

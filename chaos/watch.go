@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"regexp"
@@ -14,7 +15,8 @@ import (
 // A layout is how a library lays a queue out in Redis.
 type layout struct {
 	prefix string
-	lists  []string // states that are lists
+	lists  []string          // states that are lists
+	alias  map[string]string // keys whose ids count as in another state
 	sets   []string
 	zsets  []string
 	ends   map[string]bool // states in which a job stays
@@ -24,7 +26,8 @@ type layout struct {
 
 var beeQueueLayout = layout{
 	prefix: "bq:{" + queueName + "}:",
-	lists:  []string{"waiting", "active"},
+	lists:  []string{"waiting", "active", "taken"},
+	alias:  map[string]string{"taken": "waiting"},
 	sets:   []string{"succeeded", "failed"},
 	zsets:  []string{"delayed"},
 	ends:   map[string]bool{"succeeded": true, "failed": true},
@@ -79,9 +82,10 @@ func (l layout) read(ctx context.Context, client rueidis.Client) (snapshot, erro
 		if err != nil {
 			return s, err
 		}
-		s.counts[names[i]] = len(ids)
+		state := cmp.Or(l.alias[names[i]], names[i])
+		s.counts[state] += len(ids)
 		for _, id := range ids {
-			s.places[id] = append(s.places[id], names[i])
+			s.places[id] = append(s.places[id], state)
 		}
 	}
 	return s, nil

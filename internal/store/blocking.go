@@ -12,9 +12,11 @@ import (
 // it, on the same connection, a turn that claims it. Redis runs the turn as soon as the
 // command ends, so the worker hears of the job and has it in one answer.
 //
-// The command is BLMOVE from the end of `waiting` to the same end. It takes nothing, so
-// nothing is lost if the connection is. The turn has a name, as all turns have: if its
-// reply does not come, it is made again, and gives what it claimed.
+// The command is BLMOVE from `waiting` to `taken`. So Redis gives a job to one of those who
+// wait, Node's workers among them, each in its turn. Nobody owns what is in `taken`: the turn
+// claims it, or any other turn that finds too little in `waiting`, or a stall check puts it
+// back. So nothing is lost if the connection is. The turn has a name, as all turns have: if
+// its reply does not come, it is made again, and gives what it claimed.
 
 // BlockTime is how long one blocking command waits. A worker that waits at a master that
 // was demoted notices after this time at the latest.
@@ -30,11 +32,13 @@ type Blocker struct {
 	conn    rueidis.DedicatedClient // its own, if it has one
 	release func()
 	pooled  bool // it left a connection in the client's pool
+	cut     bool // the last call was ended before Redis had answered
 }
 
 // A Blocked is what came of a blocking call.
 type Blocked struct {
 	Sent  bool      // false: ctx ended before anything was sent
+	Took  bool      // the blocking command moved an id to taken
 	Block error     // what is wrong with the blocking command
 	Turn  error     // what is wrong with the turn behind it
 	Reply TurnReply // the turn's, unless Turn is an error
@@ -55,7 +59,8 @@ func (s *Store) TurnWhenJob(ctx context.Context, w *Blocker, c *TurnCall) (b Blo
 	}
 	var message rueidis.RedisMessage
 	b.Sent = true
-	b.Block, message, b.Turn = s.blockThenTurn(ctx, conn, c)
+	defer func() { w.cut = ctx.Err() != nil }()
+	b.Took, b.Block, message, b.Turn = s.blockThenTurn(ctx, conn, c)
 	moved, broken := isRedirect(b.Block) || isRedirect(b.Turn), isBroken(b.Block) || isBroken(b.Turn)
 	w.pooled = w.conn == nil && !broken
 	if moved || broken {
@@ -74,41 +79,69 @@ func (s *Store) TurnWhenJob(ctx context.Context, w *Blocker, c *TurnCall) (b Blo
 }
 
 // blockThenTurn sends the two commands together.
-func (s *Store) blockThenTurn(ctx context.Context, conn rueidis.CoreClient, c *TurnCall) (blocked error, message rueidis.RedisMessage, err error) {
+func (s *Store) blockThenTurn(ctx context.Context, conn rueidis.CoreClient, c *TurnCall) (took bool, blocked error, message rueidis.RedisMessage, err error) {
 	// Not WithTimeout: with a deadline, rueidis does not look at cancellation, where it
 	// does not pipeline.
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer time.AfterFunc(BlockTime+AttemptTimeout, func() { cancel(context.DeadlineExceeded) }).Stop()
 	b := conn.B()
-	waiting := s.keys.Name(Waiting)
 	results := conn.DoMulti(ctx,
-		b.Blmove().Source(waiting).Destination(waiting).Right().Right().Timeout(BlockTime.Seconds()).Build(),
+		b.Blmove().Source(s.keys.Name(Waiting)).Destination(s.keys.Name(Taken)).Right().Left().Timeout(BlockTime.Seconds()).Build(),
 		b.Evalsha().Sha1(s.scripts.turn.SHA).Numkeys(int64(len(s.turnKeys))).Key(s.turnKeys...).Arg(c.args...).Build())
-	switch blocked = results[0].Error(); {
+	blocked = results[0].Error()
+	took = blocked == nil
+	switch {
 	case rueidis.IsRedisNil(blocked):
 		blocked = nil
 	case errors.Is(blocked, context.Canceled):
 		blocked = context.Cause(ctx)
 	}
 	message, err = results[1].ToMessage()
-	return blocked, message, err
+	return took, blocked, message, err
+}
+
+// GiveBack moves an id that a blocking command took back to waiting, by a plain command,
+// for where turns are refused. It moves the one that was taken last. It uses BLMOVE and not
+// LMOVE because workers need the right to call that anyway, on a connection of its own
+// because blocking commands leave one in the client's pool.
+func (s *Store) GiveBack(ctx context.Context) error {
+	conn, release := Dedicate(ctx, s.client)
+	if conn == nil {
+		return context.Cause(ctx)
+	}
+	defer release()
+	defer conn.Close()
+	const briefly = 0.01 // seconds
+	err := conn.Do(ctx, conn.B().Blmove().Source(s.keys.Name(Taken)).Destination(s.keys.Name(Waiting)).Left().Right().Timeout(briefly).Build()).Error()
+	if rueidis.IsRedisNil(err) {
+		return nil
+	}
+	return err
 }
 
 // CloseBlocker closes the worker's own connection, and the one that waiting left in the
 // client's pool. A pooled connection that the client does not give at once is in use by
 // others.
-func (s *Store) CloseBlocker(ctx context.Context, w *Blocker) {
+//
+// Redis may still serve a connection that is closing. So if the last call was ended before
+// Redis had answered, and Redis is answering, what it may have taken goes back.
+func (s *Store) CloseBlocker(ctx context.Context, w *Blocker, answering bool) error {
 	w.disconnect()
-	if !w.pooled {
-		return
+	if w.pooled {
+		ctx, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
+		defer cancel()
+		if conn, release := Dedicate(ctx, s.client); conn != nil {
+			conn.Close()
+			release()
+		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
+	if !w.cut || !answering || ctx.Err() != nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	if conn, release := Dedicate(ctx, s.client); conn != nil {
-		conn.Close()
-		release()
-	}
+	return s.GiveBack(ctx)
 }
 
 // disconnect closes the connection, if there is one of its own.

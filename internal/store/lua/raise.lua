@@ -15,4 +15,4 @@ end
 local head = call('ZRANGE', K.delayed, 0, 0, 'WITHSCORES')
 local wait = -1
 if head[2] then wait = math.max(0, math.ceil(tonumber(head[2]) - now())) end
-return { #due, wait, now(), call('LLEN', K.waiting) }
+return { #due, wait, now(), call('LLEN', K.waiting) + call('LLEN', K.taken) }
