@@ -109,9 +109,8 @@ func (w *worker) run(ctx context.Context) error { //nolint:contextcheck // as sa
 	endBeat()
 	helpers.Wait()
 	w.callers.Wait()
-	if err := w.q.store.CloseBlocker(w.callCtx, &w.blocker, w.blocking.err == nil); err != nil { //nolint:contextcheck // its context is the worker's
-		w.q.report(err, "put a job back into waiting")
-	}
+	w.q.store.CloseBlocker(w.callCtx, &w.blocker) //nolint:contextcheck // its context is the worker's
+	w.leaveNothingTaken()
 	if stuck := w.awaitHandlers(); err == nil {
 		err = stuck
 	}

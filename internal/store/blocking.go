@@ -32,13 +32,12 @@ type Blocker struct {
 	conn    rueidis.DedicatedClient // its own, if it has one
 	release func()
 	pooled  bool // it left a connection in the client's pool
-	cut     bool // the last call was ended before Redis had answered
 }
 
 // A Blocked is what came of a blocking call.
 type Blocked struct {
 	Sent  bool      // false: ctx ended before anything was sent
-	Took  bool      // the blocking command moved an id to taken
+	Took  bool      // the blocking command moved an id to taken, or may have
 	Block error     // what is wrong with the blocking command
 	Turn  error     // what is wrong with the turn behind it
 	Reply TurnReply // the turn's, unless Turn is an error
@@ -59,8 +58,8 @@ func (s *Store) TurnWhenJob(ctx context.Context, w *Blocker, c *TurnCall) (b Blo
 	}
 	var message rueidis.RedisMessage
 	b.Sent = true
-	defer func() { w.cut = ctx.Err() != nil }()
 	b.Took, b.Block, message, b.Turn = s.blockThenTurn(ctx, conn, c)
+	b.Took = b.Took || isBroken(b.Block)
 	moved, broken := isRedirect(b.Block) || isRedirect(b.Turn), isBroken(b.Block) || isBroken(b.Turn)
 	w.pooled = w.conn == nil && !broken
 	if moved || broken {
@@ -106,6 +105,9 @@ func (s *Store) blockThenTurn(ctx context.Context, conn rueidis.CoreClient, c *T
 // LMOVE because workers need the right to call that anyway, on a connection of its own
 // because blocking commands leave one in the client's pool.
 func (s *Store) GiveBack(ctx context.Context) error {
+	// With a deadline, because the client sets none for a command that blocks.
+	ctx, cancel := context.WithTimeout(ctx, AttemptTimeout)
+	defer cancel()
 	conn, release := Dedicate(ctx, s.client)
 	if conn == nil {
 		return context.Cause(ctx)
@@ -123,25 +125,17 @@ func (s *Store) GiveBack(ctx context.Context) error {
 // CloseBlocker closes the worker's own connection, and the one that waiting left in the
 // client's pool. A pooled connection that the client does not give at once is in use by
 // others.
-//
-// Redis may still serve a connection that is closing. So if the last call was ended before
-// Redis had answered, and Redis is answering, what it may have taken goes back.
-func (s *Store) CloseBlocker(ctx context.Context, w *Blocker, answering bool) error {
+func (s *Store) CloseBlocker(ctx context.Context, w *Blocker) {
 	w.disconnect()
-	if w.pooled {
-		ctx, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
-		defer cancel()
-		if conn, release := Dedicate(ctx, s.client); conn != nil {
-			conn.Close()
-			release()
-		}
+	if !w.pooled {
+		return
 	}
-	if !w.cut || !answering || ctx.Err() != nil {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
 	defer cancel()
-	return s.GiveBack(ctx)
+	if conn, release := Dedicate(ctx, s.client); conn != nil {
+		conn.Close()
+		release()
+	}
 }
 
 // disconnect closes the connection, if there is one of its own.

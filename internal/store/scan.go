@@ -178,10 +178,13 @@ func (s *Store) scanSet(ctx context.Context, key string, start, size, scanCount 
 // in proportion to the list's length. What is in taken counts as waiting.
 func (s *Store) Has(ctx context.Context, key Key, id string) (bool, error) {
 	has, err := s.has(ctx, key, id)
-	if err == nil && !has && key == Waiting {
-		return s.has(ctx, Taken, id)
+	if err != nil || has || key != Waiting {
+		return has, err
 	}
-	return has, err
+	if has, err = s.has(ctx, Taken, id); err != nil || has {
+		return has, err
+	}
+	return s.has(ctx, Waiting, id) // it may have gone back between the two
 }
 
 func (s *Store) has(ctx context.Context, key Key, id string) (bool, error) {

@@ -5,7 +5,9 @@
 -- delayed), server's time in Unix ms, how many are waiting now}.
 -- Safe to repeat.
 
-call('LLEN', K.waiting) -- a key of the wrong type must fail before anything is written
+-- A key of the wrong type must fail before anything is written.
+call('LLEN', K.waiting)
+call('LLEN', K.taken)
 
 local due = call('ZRANGEBYSCORE', K.delayed, '-inf', digits(now()), 'LIMIT', 0, A.most)
 if #due > 0 then

@@ -156,3 +156,4 @@ if others > 0 then
 end
 if others > 0 or stalled > 0 then call('ZCARD', K.delayed) end
 if lease ~= '' then call('ZCARD', K.workers) end
+if lease == '0' then call('LLEN', K.taken) end
