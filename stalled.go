@@ -23,7 +23,7 @@ func (w *worker) followChecks(ctx context.Context, drain bool) {
 		var err error
 		checks := !drain && w.claimCtx.Err() == nil
 		if checks {
-			next, err = w.sweepOnce(w.claimCtx, &cursors)
+			next, err = w.sweepOnce(w.claimCtx, &cursors) //nolint:contextcheck // ctx goes on until the handlers have returned
 		} else {
 			next, err = w.lookAtGate(ctx)
 		}
