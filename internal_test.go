@@ -1,9 +1,13 @@
 package beequeue
 
 import (
+	"context"
 	"encoding/json"
 	"testing"
+	"time"
 
+	"github.com/alicebob/miniredis/v2"
+	"github.com/redis/rueidis"
 	"github.com/stretchr/testify/require"
 
 	"github.com/gobeequeue/beequeue/internal/wire"
@@ -51,4 +55,33 @@ func TestMessageOf(t *testing.T) {
 	} {
 		require.Equal(t, want, messageOf(stack), stack)
 	}
+}
+
+// A worker may hold a job under a new claim while an old one is still on its way back. A
+// heartbeat that hears the old claim is no longer the worker's leaves the new run alone.
+func TestHeartbeatTellsClaimsApart(t *testing.T) {
+	t.Parallel()
+	server := miniredis.RunT(t)
+	client, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{server.Addr()}, DisableCache: true, AlwaysRESP2: true})
+	require.NoError(t, err)
+	defer client.Close()
+	q, err := New(client, "q", Config{})
+	require.NoError(t, err)
+	w := newWorker(t.Context(), q, 1, nil, false)
+	r := &run{id: "x", claim: "9", cancel: func(error) {}}
+	other := &run{id: "y", claim: "9", cancel: func(error) {}}
+	w.runs["x"], w.runs["y"], w.returning["x"] = r, other, "8"
+	server.HSet("bq:{q}:owners", "x", w.token+"/9", "y", "somebody else/1")
+
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		w.beat(ctx)
+	}()
+	w.looked <- false
+	require.Eventually(t, other.settled.Load, 30*time.Second, time.Millisecond, "the job that was lost")
+	cancel()
+	<-ended
+	require.False(t, r.settled.Load(), "the run under the new claim")
 }
