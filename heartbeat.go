@@ -66,12 +66,6 @@ func (w *worker) owned() (jobs []string, runs map[string]*run) {
 	return jobs, maps.Clone(w.runs)
 }
 
-// claimDue is a call that may claim jobs, and when its reply should have arrived.
-type claimDue struct {
-	name store.CallName
-	due  time.Time
-}
-
 // unheard returns the calls whose replies are overdue. The worker owns what they have
 // claimed, though it does not know those jobs yet.
 func (w *worker) unheard(patience time.Duration) (calls []store.CallName) {
@@ -83,20 +77,6 @@ func (w *worker) unheard(patience time.Duration) (calls []store.CallName) {
 		}
 	}
 	return calls
-}
-
-// beginClaim notes that the lane's call may claim jobs.
-func (w *worker) beginClaim(l *turnLane, due time.Time) {
-	w.mu.Lock()
-	w.claims[l] = claimDue{l.call.Name(), due}
-	w.mu.Unlock()
-}
-
-// endClaim notes that the lane's reply has been received, and its jobs are known.
-func (w *worker) endClaim(l *turnLane) {
-	w.mu.Lock()
-	delete(w.claims, l)
-	w.mu.Unlock()
 }
 
 // lose ends a run whose job is no longer this worker's. If the run's outcome is on its

@@ -120,6 +120,26 @@ func (w *worker) fill(l *turnLane) {
 	}
 }
 
+// claimDue is a call that may claim jobs, and when its reply should have arrived.
+type claimDue struct {
+	name store.CallName
+	due  time.Time
+}
+
+// beginClaim notes that the lane's call may claim jobs.
+func (w *worker) beginClaim(l *turnLane, due time.Time) {
+	w.mu.Lock()
+	w.claims[l] = claimDue{l.call.Name(), due}
+	w.mu.Unlock()
+}
+
+// endClaim notes that the lane's reply has been received, and its jobs are known.
+func (w *worker) endClaim(l *turnLane) {
+	w.mu.Lock()
+	delete(w.claims, l)
+	w.mu.Unlock()
+}
+
 // send makes the call that is prepared, until its reply arrives, Redis refuses it, or the
 // worker is out of time.
 func (w *worker) send(l *turnLane) {
