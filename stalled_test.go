@@ -221,10 +221,16 @@ func TestLongIntervalBesideShort(t *testing.T) {
 	queuetest.Each(t, func(t *testing.T, s *queuetest.Server) {
 		f := queuetest.Open(t, s, beequeue.Config{})
 		config := beequeue.Config{StallInterval: 10 * time.Minute, ShutdownTimeout: 10 * time.Minute}
-		others := func() { f.Must("SET", "stallBlock", "another 1000", "PX", "1000") }
+		// A Process shortens a gate that is further ahead than its interval, and looks again
+		// after that. Others wait for as long as the gate stays.
+		shut := func(ahead string) { f.Must("SET", "stallBlock", "another 1000", "PX", ahead) }
+		const long = "3600000"
 		for _, mode := range []string{"process", "stopping", "drain"} {
-			q := f.Peer(config)
-			others()
+			q, ahead := f.Peer(config), long
+			if mode == "drain" {
+				ahead = "1000"
+			}
+			shut(ahead)
 			job := f.Save(mode)
 			begun, end := make(chan struct{}), make(chan struct{})
 			handler := func(context.Context, *beequeue.Job) (any, error) {
@@ -243,13 +249,14 @@ func TestLongIntervalBesideShort(t *testing.T) {
 				<-begun
 				if mode == "stopping" {
 					r.Cancel()
+					ahead = "1000"
 				}
 			}
 			<-begun
 			for range 2 {
 				f.Must("SADD", "stalling", job.ID)
 				queuetest.Await(t, "the worker to phone in, mode "+mode, func() bool {
-					others()
+					shut(ahead)
 					return f.Number("SISMEMBER", "stalling", job.ID) == 0
 				})
 			}
