@@ -116,7 +116,7 @@ func (q *Queue) suspects(ctx context.Context) (ids []string, listed int, err err
 		s := seen[id]
 		seen[id] = auditSeen{s.states + states, s.record || record}
 	}
-	for _, key := range []store.Key{store.Waiting, store.Taken, store.Active} {
+	for _, key := range []store.Key{store.Waiting, store.Active} {
 		err := q.store.EachID(ctx, key, func(id string) {
 			note(id, 1, false)
 			listed++

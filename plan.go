@@ -166,9 +166,7 @@ func (p *plan) endBlocking() {
 	p.reserved--
 }
 
-// foundMore notes that a call left jobs waiting, or failed. After a failure a turn has to
-// succeed before the next blocking call: where turns are refused, that would only take jobs
-// away from others.
+// foundMore notes that a call left jobs waiting.
 func (p *plan) foundMore() { p.supply = supplyPlenty }
 
 // foundNone notes that the turn which has just ended, and could fill a slot, left no job

@@ -179,8 +179,6 @@ func (l *life) endTurn(lane int) {
 	l.old.endTurn(lane)
 	if l.rand.IntN(20) == 0 { // refused
 		l.addOutcomes(f.outcomes)
-		l.plan.foundMore()
-		l.old.noteRefusal()
 		return
 	}
 	if f.outcomes > 0 && l.rand.IntN(10) == 0 { // records that have changed
@@ -208,8 +206,6 @@ func (l *life) endBlocking() {
 	l.plan.endBlocking()
 	l.old.endBlocking()
 	if l.rand.IntN(20) == 0 { // refused
-		l.plan.foundMore()
-		l.old.noteRefusal()
 		return
 	}
 	l.startRuns(l.rand.IntN(2))
@@ -357,9 +353,6 @@ func (o *oldRules) endTurn(lane int) {
 	o.turns[lane].inFlight = false
 	o.reserved -= o.turns[lane].want
 }
-
-// noteRefusal has a turn tell whether jobs are waiting, before the next blocking call.
-func (o *oldRules) noteRefusal() { o.hungry, o.sated = true, false }
 
 // noteSupply notes whether a turn left jobs waiting.
 func (o *oldRules) noteSupply(lane int, more bool) {

@@ -110,7 +110,6 @@ func (w *worker) run(ctx context.Context) error { //nolint:contextcheck // as sa
 	helpers.Wait()
 	w.callers.Wait()
 	w.q.store.CloseBlocker(w.callCtx, &w.blocker) //nolint:contextcheck // its context is the worker's
-	w.leaveNothingTaken()                         //nolint:contextcheck // its context is the worker's
 	if stuck := w.awaitHandlers(); err == nil {
 		err = stuck
 	}

@@ -1,7 +1,6 @@
 package beequeue
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"runtime"
@@ -185,7 +184,6 @@ func (w *worker) receive(l *turnLane) error {
 	l.call.Forget()
 	clear(l.results)
 	if l.err != nil {
-		w.plan.foundMore()
 		if l.want > 0 {
 			w.endClaim(l)
 		}
@@ -228,21 +226,6 @@ func (w *worker) endCall(l *turnLane) {
 		w.plan.endBlocking()
 	} else {
 		w.plan.endTurn(l.want)
-	}
-}
-
-// leaveNothingTaken makes one more turn in the blocking lane when that is no longer used.
-// Redis may still have served the connection that was closed; such a turn gives back what is
-// in taken. It is made once: other workers, and stall checks, see to taken as well.
-func (w *worker) leaveNothingTaken() {
-	if w.blocking.began.IsZero() || w.callCtx.Err() != nil || w.blocking.err != nil {
-		return
-	}
-	ctx, cancel := context.WithTimeout(w.callCtx, time.Second)
-	defer cancel()
-	call := w.q.store.PrepareTurn(&w.blocking.lane, store.Turn{Token: w.token, Lease: -1})
-	if _, err := w.q.store.Turn(ctx, &call, nil); err != nil && w.callCtx.Err() == nil {
-		w.q.report(err, "put a job back into waiting")
 	}
 }
 
@@ -352,12 +335,6 @@ func (w *worker) blockForJob(l *turnLane) {
 			l.call.ClaimNothing()
 		}
 		w.send(l)
-		if b.Took && l.err != nil && w.callCtx.Err() == nil {
-			// Turns are refused. Others may have the job, Node's workers among them.
-			if err := w.q.store.GiveBack(w.callCtx); err != nil {
-				w.q.report(err, "put a job back into waiting")
-			}
-		}
 	}
 	switch {
 	case b.Block == nil && l.err == nil:

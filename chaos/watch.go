@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"maps"
 	"regexp"
@@ -15,8 +14,7 @@ import (
 // A layout is how a library lays a queue out in Redis.
 type layout struct {
 	prefix string
-	lists  []string          // states that are lists
-	alias  map[string]string // keys whose ids count as in another state
+	lists  []string // states that are lists
 	sets   []string
 	zsets  []string
 	ends   map[string]bool // states in which a job stays
@@ -26,8 +24,7 @@ type layout struct {
 
 var beeQueueLayout = layout{
 	prefix: "bq:{" + queueName + "}:",
-	lists:  []string{"waiting", "active", "taken"},
-	alias:  map[string]string{"taken": "waiting"},
+	lists:  []string{"waiting", "active"},
 	sets:   []string{"succeeded", "failed"},
 	zsets:  []string{"delayed"},
 	ends:   map[string]bool{"succeeded": true, "failed": true},
@@ -82,10 +79,9 @@ func (l layout) read(ctx context.Context, client rueidis.Client) (snapshot, erro
 		if err != nil {
 			return s, err
 		}
-		state := cmp.Or(l.alias[names[i]], names[i])
-		s.counts[state] += len(ids)
+		s.counts[names[i]] = len(ids)
 		for _, id := range ids {
-			s.places[id] = append(s.places[id], state)
+			s.places[id] = append(s.places[id], names[i])
 		}
 	}
 	return s, nil

@@ -143,9 +143,8 @@ func (s *site) record(t *testing.T, id string) record {
 func (s *site) places(t *testing.T) map[string][]string {
 	t.Helper()
 	places := make(map[string][]string)
-	for _, list := range []struct{ state, key, command string }{
-		{"waiting", "waiting", "LRANGE"}, {"waiting", "taken", "LRANGE"}, {"active", "active", "LRANGE"},
-		{"delayed", "delayed", "ZRANGE"}, {"succeeded", "succeeded", "SMEMBERS"}, {"failed", "failed", "SMEMBERS"},
+	for _, list := range []struct{ key, command string }{
+		{"waiting", "LRANGE"}, {"active", "LRANGE"}, {"delayed", "ZRANGE"}, {"succeeded", "SMEMBERS"}, {"failed", "SMEMBERS"},
 	} {
 		var page []string
 		if list.command != "SMEMBERS" {
@@ -154,7 +153,7 @@ func (s *site) places(t *testing.T) map[string][]string {
 		ids, err := s.do(list.command, list.key, page...).AsStrSlice()
 		require.NoError(t, err)
 		for _, id := range ids {
-			places[id] = append(places[id], list.state)
+			places[id] = append(places[id], list.key)
 		}
 	}
 	return places

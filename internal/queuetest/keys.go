@@ -75,22 +75,7 @@ func (f *Fixture) Record(id string) string {
 }
 
 // Waiting gives the ids in waiting; the next job is the last.
-func (f *Fixture) Waiting() []string {
-	f.t.Helper()
-	ids, err := f.Client.Do(Bounded(f.t), ReadWaiting(f.Client.B(), f.KeyPrefix())).AsStrSlice()
-	require.NoError(f.t, err)
-	return ids
-}
-
-// ReadWaiting is a command that reads waiting and behind it taken, which counts as waiting.
-// It reads both in one step: a blocking command may move an id from there to here at any
-// time, on miniredis even when its client has gone.
-func ReadWaiting(b rueidis.Builder, prefix string) rueidis.Completed {
-	const script = `local ids = redis.call('LRANGE', KEYS[1], 0, -1)
-for _, id in ipairs(redis.call('LRANGE', KEYS[2], 0, -1)) do ids[#ids + 1] = id end
-return ids`
-	return b.Eval().Script(script).Numkeys(2).Key(prefix+"waiting", prefix+"taken").Build().Pin()
-}
+func (f *Fixture) Waiting() []string { f.t.Helper(); return f.List("LRANGE", "waiting", "0", "-1") }
 
 // Active gives the ids in active; the newest is the first.
 func (f *Fixture) Active() []string { f.t.Helper(); return f.List("LRANGE", "active", "0", "-1") }
@@ -114,17 +99,15 @@ func (f *Fixture) Lose(id, owner string) {
 	}
 }
 
-// Places gives the states that each id is in. What is in taken is waiting.
+// Places gives the keys that each id is in.
 func (f *Fixture) Places() map[string][]string {
 	f.t.Helper()
 	found := make(map[string][]string)
-	for _, id := range f.Waiting() {
-		found[id] = append(found[id], "waiting")
-	}
 	for _, place := range []struct {
 		key, command string
 		args         []string
 	}{
+		{"waiting", "LRANGE", []string{"0", "-1"}},
 		{"active", "LRANGE", []string{"0", "-1"}},
 		{"succeeded", "SMEMBERS", nil},
 		{"failed", "SMEMBERS", nil},

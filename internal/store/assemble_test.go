@@ -63,6 +63,6 @@ func TestKeyTable(t *testing.T) {
 		require.Equal(t, row.kind != Channel, slices.Contains(k.Stored(), k.Name(key)), row.name)
 	}
 	require.Equal(t, "bq:{q}:waiting", k.Name(Waiting))
-	require.ElementsMatch(t, strings.Fields("id jobs waiting active succeeded failed delayed stalling stallBlock workers owners stalls calls reasons taken"),
+	require.ElementsMatch(t, strings.Fields("id jobs waiting active succeeded failed delayed stalling stallBlock workers owners stalls calls reasons"),
 		NewKeys("").Stored(), "what docs/acl.md and the tests of every kind of key know")
 }

@@ -12,11 +12,9 @@ import (
 // it, on the same connection, a turn that claims it. Redis runs the turn as soon as the
 // command ends, so the worker hears of the job and has it in one answer.
 //
-// The command is BLMOVE from `waiting` to `taken`. So Redis gives a job to one of those who
-// wait, Node's workers among them, each in its turn. Nobody owns what is in `taken`: the turn
-// claims it, or any other turn that finds too little in `waiting`, or a stall check puts it
-// back. So nothing is lost if the connection is. The turn has a name, as all turns have: if
-// its reply does not come, it is made again, and gives what it claimed.
+// The command is BLMOVE from the end of `waiting` to the same end. It takes nothing, so
+// nothing is lost if the connection is. The turn has a name, as all turns have: if its
+// reply does not come, it is made again, and gives what it claimed.
 
 // BlockTime is how long one blocking command waits. A worker that waits at a master that
 // was demoted notices after this time at the latest.
@@ -37,7 +35,6 @@ type Blocker struct {
 // A Blocked is what came of a blocking call.
 type Blocked struct {
 	Sent  bool      // false: ctx ended before anything was sent
-	Took  bool      // the blocking command moved an id to taken, or may have
 	Block error     // what is wrong with the blocking command
 	Turn  error     // what is wrong with the turn behind it
 	Reply TurnReply // the turn's, unless Turn is an error
@@ -58,8 +55,7 @@ func (s *Store) TurnWhenJob(ctx context.Context, w *Blocker, c *TurnCall) (b Blo
 	}
 	var message rueidis.RedisMessage
 	b.Sent = true
-	b.Took, b.Block, message, b.Turn = s.blockThenTurn(ctx, conn, c)
-	b.Took = b.Took || isBroken(b.Block)
+	b.Block, message, b.Turn = s.blockThenTurn(ctx, conn, c)
 	moved, broken := isRedirect(b.Block) || isRedirect(b.Turn), isBroken(b.Block) || isBroken(b.Turn)
 	w.pooled = w.conn == nil && !broken
 	if moved || broken {
@@ -78,48 +74,25 @@ func (s *Store) TurnWhenJob(ctx context.Context, w *Blocker, c *TurnCall) (b Blo
 }
 
 // blockThenTurn sends the two commands together.
-func (s *Store) blockThenTurn(ctx context.Context, conn rueidis.CoreClient, c *TurnCall) (took bool, blocked error, message rueidis.RedisMessage, err error) {
+func (s *Store) blockThenTurn(ctx context.Context, conn rueidis.CoreClient, c *TurnCall) (blocked error, message rueidis.RedisMessage, err error) {
 	// Not WithTimeout: with a deadline, rueidis does not look at cancellation, where it
 	// does not pipeline.
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer time.AfterFunc(BlockTime+AttemptTimeout, func() { cancel(context.DeadlineExceeded) }).Stop()
 	b := conn.B()
+	waiting := s.keys.Name(Waiting)
 	results := conn.DoMulti(ctx,
-		b.Blmove().Source(s.keys.Name(Waiting)).Destination(s.keys.Name(Taken)).Right().Left().Timeout(BlockTime.Seconds()).Build(),
+		b.Blmove().Source(waiting).Destination(waiting).Right().Right().Timeout(BlockTime.Seconds()).Build(),
 		b.Evalsha().Sha1(s.scripts.turn.SHA).Numkeys(int64(len(s.turnKeys))).Key(s.turnKeys...).Arg(c.args...).Build())
-	blocked = results[0].Error()
-	took = blocked == nil
-	switch {
+	switch blocked = results[0].Error(); {
 	case rueidis.IsRedisNil(blocked):
 		blocked = nil
 	case errors.Is(blocked, context.Canceled):
 		blocked = context.Cause(ctx)
 	}
 	message, err = results[1].ToMessage()
-	return took, blocked, message, err
-}
-
-// GiveBack moves an id that a blocking command took back to waiting, by a plain command,
-// for where turns are refused. It moves the one that was taken last. It uses BLMOVE and not
-// LMOVE because workers need the right to call that anyway, on a connection of its own
-// because blocking commands leave one in the client's pool.
-func (s *Store) GiveBack(ctx context.Context) error {
-	// With a deadline, because the client sets none for a command that blocks.
-	ctx, cancel := context.WithTimeout(ctx, AttemptTimeout)
-	defer cancel()
-	conn, release := Dedicate(ctx, s.client)
-	if conn == nil {
-		return context.Cause(ctx)
-	}
-	defer release()
-	defer conn.Close()
-	const briefly = 0.01 // seconds
-	err := conn.Do(ctx, conn.B().Blmove().Source(s.keys.Name(Taken)).Destination(s.keys.Name(Waiting)).Left().Right().Timeout(briefly).Build()).Error()
-	if rueidis.IsRedisNil(err) {
-		return nil
-	}
-	return err
+	return blocked, message, err
 }
 
 // CloseBlocker closes the worker's own connection, and the one that waiting left in the

@@ -19,7 +19,6 @@ const (
 	Stalls
 	Calls
 	Reasons
-	Taken
 	Events
 	EarlierDelayed
 	keyCount
@@ -62,7 +61,6 @@ var keyTable = [keyCount]struct { //nolint:gochecknoglobals // a table that does
 	Stalls:  {"stalls", Hash, true, "id -> how often it was taken back from a lost worker"},
 	Calls:   {"calls", Hash, true, "lane -> its last call and the answer"},
 	Reasons: {"reasons", Hash, true, "id -> why a record that cannot be read failed"},
-	Taken:   {"taken", List, true, "ids that blocking commands took and no turn has claimed; they count as waiting"},
 
 	Events:         {"events", Channel, false, "what becomes of jobs, JSON"},
 	EarlierDelayed: {"earlierDelayed", Channel, false, "due time of a new head of delayed"},

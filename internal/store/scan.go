@@ -102,45 +102,23 @@ func readPage(message rueidis.RedisMessage, width int) (cursor string, ids []str
 	return cursor, ids, nil
 }
 
-// pageWaiting reads ids of waiting, and behind them those of taken, whose turn is next.
-func (s *Store) pageWaiting(ctx context.Context, start, size int) ([]string, error) {
-	ids, err := s.pageList(ctx, s.keys.Name(Waiting), start, size)
-	if err != nil || len(ids) == size {
-		return ids, err
-	}
-	length, err := s.do(ctx, func(b rueidis.Builder) rueidis.Completed {
-		return b.Llen().Key(s.keys.Name(Waiting)).Build()
-	}).AsInt64()
-	if err != nil {
-		return nil, err
-	}
-	taken, err := s.pageList(ctx, s.keys.Name(Taken), max(0, start-int(length)), size-len(ids))
-	return append(ids, taken...), err
-}
-
-func (s *Store) pageList(ctx context.Context, key string, start, size int) ([]string, error) {
-	return s.do(ctx, func(b rueidis.Builder) rueidis.Completed {
-		return b.Lrange().Key(key).Start(int64(start)).Stop(int64(start + size - 1)).Build()
-	}).AsStrSlice()
-}
-
 // Page reads size ids of a key from number start on: of a list or a sorted set in their
 // order, of a set in no particular one. A set is scanned from its beginning, scanCount
 // elements at a time.
 func (s *Store) Page(ctx context.Context, key Key, start, size, scanCount int) ([]string, error) {
 	name := s.keys.Name(key)
+	first, last := int64(start), int64(start+size-1)
 	switch keyTable[key].kind {
 	case Set:
 		return s.scanSet(ctx, name, start, size, scanCount)
 	case SortedSet:
 		return s.do(ctx, func(b rueidis.Builder) rueidis.Completed {
-			return b.Arbitrary("ZRANGE").Keys(name).Args(fmt.Sprint(start), fmt.Sprint(start+size-1)).ReadOnly()
+			return b.Arbitrary("ZRANGE").Keys(name).Args(fmt.Sprint(first), fmt.Sprint(last)).ReadOnly()
 		}).AsStrSlice()
 	default:
-		if key == Waiting {
-			return s.pageWaiting(ctx, start, size)
-		}
-		return s.pageList(ctx, name, start, size)
+		return s.do(ctx, func(b rueidis.Builder) rueidis.Completed {
+			return b.Lrange().Key(name).Start(first).Stop(last).Build()
+		}).AsStrSlice()
 	}
 }
 
@@ -175,19 +153,8 @@ func (s *Store) scanSet(ctx context.Context, key string, start, size, scanCount 
 }
 
 // Has reports whether an id is in a list, a set or a sorted set. In a list, it takes time
-// in proportion to the list's length. What is in taken counts as waiting.
+// in proportion to the list's length.
 func (s *Store) Has(ctx context.Context, key Key, id string) (bool, error) {
-	has, err := s.has(ctx, key, id)
-	if err != nil || has || key != Waiting {
-		return has, err
-	}
-	if has, err = s.has(ctx, Taken, id); err != nil || has {
-		return has, err
-	}
-	return s.has(ctx, Waiting, id) // it may have gone back between the two
-}
-
-func (s *Store) has(ctx context.Context, key Key, id string) (bool, error) {
 	name, kind := s.keys.Name(key), keyTable[key].kind
 	reply := s.do(ctx, func(b rueidis.Builder) rueidis.Completed {
 		switch kind {

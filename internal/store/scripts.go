@@ -15,13 +15,13 @@ type scripts struct {
 var allScripts = sync.OnceValue(func() *scripts { //nolint:gochecknoglobals // does not change
 	return &scripts{
 		save:      assemble("save", saveHeader, "redis", "call", "save"),
-		turn:      assemble("turn", turnHeader, "redis", "call", "claimed", "taken", "turn", "turn_finish", "turn_claim", "turn_reply"),
+		turn:      assemble("turn", turnHeader, "redis", "call", "claimed", "turn", "turn_finish", "turn_claim", "turn_reply"),
 		remove:    assemble("remove", "lane seq id", "redis", "call", "remove"),
 		retry:     assemble("retry", "lane seq id", "redis", "call", "retry"),
 		heartbeat: assemble("heartbeat", "token lease unheard", "redis", "claimed", "heartbeat"),
-		sweep:     assemble("sweep", sweepHeader, "redis", "taken", "sweep"),
+		sweep:     assemble("sweep", sweepHeader, "redis", "sweep"),
 		raise:     assemble("raise", "most", "redis", "raise"),
-		audit:     assemble("audit", "mend", "redis", "taken", "audit"),
+		audit:     assemble("audit", "mend", "redis", "audit"),
 		lookup:    assemble("lookup", "id", "lookup"),
 		counts:    assemble("counts", "", "counts"),
 	}

@@ -234,7 +234,7 @@ func (m *machine) check() {
 	b, k := f.Client.B(), f.KeyPrefix()
 	var replies [][]string
 	for _, r := range f.Client.DoMulti(m.ctx,
-		queuetest.ReadWaiting(b, k),
+		b.Lrange().Key(k+"waiting").Start(0).Stop(-1).Build().Pin(),
 		b.Lrange().Key(k+"active").Start(0).Stop(-1).Build().Pin(),
 		b.Smembers().Key(k+"succeeded").Build().Pin(),
 		b.Smembers().Key(k+"failed").Build().Pin(),

@@ -9,17 +9,13 @@
 -- Reads only, or is harmless when repeated.
 
 local mend = A.mend == '1'
--- A key of the wrong type must fail before anything is written.
-call('LLEN', K.waiting)
-call('LRANGE', K.taken, 0, 0)
-if mend then giveBack() end
 local time = now()
 local names = { 'waiting', 'active', 'delayed', 'succeeded', 'failed' }
 
 -- How often an id is in each state, and in all.
 local function places(id)
   local at = {
-    waiting = #call('LPOS', K.waiting, id, 'COUNT', 0) + #call('LPOS', K.taken, id, 'COUNT', 0),
+    waiting = #call('LPOS', K.waiting, id, 'COUNT', 0),
     active = #call('LPOS', K.active, id, 'COUNT', 0),
     delayed = call('ZSCORE', K.delayed, id) and 1 or 0,
     succeeded = call('SISMEMBER', K.succeeded, id),

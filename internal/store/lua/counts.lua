@@ -4,7 +4,7 @@
 -- Reads only.
 
 return {
-  redis.call('LLEN', K.waiting) + redis.call('LLEN', K.taken),
+  redis.call('LLEN', K.waiting),
   redis.call('LLEN', K.active),
   redis.call('ZCARD', K.delayed),
   redis.call('SCARD', K.succeeded),

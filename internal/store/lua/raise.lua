@@ -5,9 +5,7 @@
 -- delayed), server's time in Unix ms, how many are waiting now}.
 -- Safe to repeat.
 
--- A key of the wrong type must fail before anything is written.
-call('LLEN', K.waiting)
-call('LLEN', K.taken)
+call('LLEN', K.waiting) -- a key of the wrong type must fail before anything is written
 
 local due = call('ZRANGEBYSCORE', K.delayed, '-inf', digits(now()), 'LIMIT', 0, A.most)
 if #due > 0 then
@@ -17,4 +15,4 @@ end
 local head = call('ZRANGE', K.delayed, 0, 0, 'WITHSCORES')
 local wait = -1
 if head[2] then wait = math.max(0, math.ceil(tonumber(head[2]) - now())) end
-return { #due, wait, now(), call('LLEN', K.waiting) + call('LLEN', K.taken) }
+return { #due, wait, now(), call('LLEN', K.waiting) }

@@ -12,7 +12,6 @@ if answer then return tonumber(answer) end
 -- A key of the wrong type must fail before anything is written.
 call('LLEN', K.waiting)
 call('LLEN', K.active)
-call('LLEN', K.taken)
 call('SISMEMBER', K.stalling, '')
 call('HLEN', K.jobs)
 call('ZCARD', K.delayed)
@@ -23,7 +22,7 @@ call('HLEN', K.reasons)
 local id = A.id
 local found = call('SREM', K.succeeded, id) + call('SREM', K.failed, id) + call('ZREM', K.delayed, id)
 if found == 0 then
-  found = call('LREM', K.waiting, 0, id) + call('LREM', K.active, 0, id) + call('LREM', K.taken, 0, id)
+  found = call('LREM', K.waiting, 0, id) + call('LREM', K.active, 0, id)
 end
 call('SREM', K.stalling, id)
 found = found + call('HDEL', K.jobs, id)

@@ -55,7 +55,7 @@ end
 -- taken needs no room.
 local full, isFull = {}, false
 if A.maxWaiting ~= '' then
-  local room, seen = tonumber(A.maxWaiting) - call('LLEN', K.waiting) - call('LLEN', K.taken), {}
+  local room, seen = tonumber(A.maxWaiting) - call('LLEN', K.waiting), {}
   for i = 1, count do
     local id = own[i]
     if not due[i] and not (id and (seen[id] or call('HEXISTS', K.jobs, id) == 1)) then

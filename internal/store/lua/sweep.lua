@@ -36,9 +36,6 @@ local function answer(swept, next)
   return { swept, next, A.callsCursor, A.ownersCursor, A.stallsCursor, 0 }
 end
 
--- What was taken for a turn that never came goes back at every look, gate or no gate.
-giveBack()
-
 -- The gate holds its round's name and its interval. Node's holds '1'. It stands before all
 -- that costs something, because every Process looks once an interval.
 local gate = redis.pcall('GET', K.stallBlock)

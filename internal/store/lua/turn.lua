@@ -1,6 +1,6 @@
 -- One turn of a worker: outcomes of runs in, jobs to run out. Finishing a job and
 -- claiming the next are one step.
--- Sections, in order: redis, call, claimed, taken, turn (reads everything), turn_finish,
+-- Sections, in order: redis, call, claimed, turn (reads everything), turn_finish,
 -- turn_claim, turn_reply.
 --
 -- Header: lane seq     the call's name, see call.lua
@@ -39,12 +39,9 @@
 -- The claim of the returned jobs is this call's sequence number.
 -- Repeatable by its name.
 --
--- A turn of the lane `wait` comes behind a blocking command, which may have moved an id
--- from `waiting` to `taken`. On every way out, such a turn claims it or gives it back.
---
 -- Leaves for the next sections: ids (plain successes, then ids to claim, then other
 -- outcomes), stored and held (their records and owners), plain, arrived and others (how
--- many of each), early and coming (ids of `taken` and of `waiting`), room, stalled, length, mine.
+-- many of each), coming, stalled, length, mine.
 
 local find, sub = string.find, string.sub
 local jobs, waiting, active, owners = K.jobs, K.waiting, K.active, K.owners
@@ -57,17 +54,12 @@ local first = firstPlain + plain * plainWidth
 local others = (#ARGV - first + 1) / width
 local mine = token .. '/' .. A.seq
 
-local blocking = sub(A.lane, -5) == ':wait'
 local answer, late = previousAnswer()
-if late then
-  if blocking then giveBack() end
-  return stale()
-end
+if late then return stale() end
 if answer then
   -- A repeated call gives the jobs again that are still held under its claim. It phones in
   -- for them: the worker, which did not know of them, could not.
   local verdicts, more = string.match(answer, '^(%a*) (%d)')
-  if blocking and giveBack() then more = '1' end
   local reply, ids, held = { verdicts, more, '' }, claimedIDs(answer), {}
   -- A Node process may have taken a job back, and leaves its owner. Jobs of one claim lie
   -- side by side in `active`.
@@ -97,13 +89,8 @@ end
 -- A turn that waited behind a blocking command may find the queue destroyed and made
 -- anew. Its worker may have gone long ago then, and must not get jobs.
 if want < 0 then
-  if call('HEXISTS', K.calls, token .. ':turn0') == 0 then
-    giveBack()
-    return { '', '1', '' }
-  end
+  if call('HEXISTS', K.calls, token .. ':turn0') == 0 then return { '', '1', '' } end
   want = -want
-elseif blocking then
-  giveBack()
 end
 
 -- A key of the wrong type must fail before anything is written, so everything is read
@@ -111,20 +98,10 @@ end
 -- `stalling`, where it does no harm.
 local ids = {}
 for i = 1, plain do ids[i] = ARGV[firstPlain + (i - 1) * plainWidth] end
--- A blocking turn claims from `taken` first, and others only what `waiting` lacks: what is
--- in `taken` mostly has its turn right behind it. Ids are all alike: a turn that finds its
--- own gone claims another, or none. One id more than wanted, of `waiting`, tells whether
--- more are waiting.
-local early, coming = {}, {}
-if want > 0 then
-  if blocking then early = call('LRANGE', K.taken, -want, -1) end
-  coming = call('LRANGE', waiting, #early - want - 1, -1)
-  if not blocking and #coming < want then early = call('LRANGE', K.taken, #coming - want, -1) end
-end
-local room = want - #early -- for ids of `waiting`
-local arrived = #early + math.min(room, #coming)
-for i = 1, #early do ids[plain + i] = early[#early + 1 - i] end
-for i = 1, arrived - #early do ids[plain + #early + i] = coming[#coming + 1 - i] end
+-- One id more than wanted tells whether more are waiting.
+local coming = want > 0 and call('LRANGE', waiting, -want - 1, -1) or {}
+local arrived = math.min(want, #coming)
+for i = 1, arrived do ids[plain + i] = coming[#coming + 1 - i] end
 -- recordSize returns the length of a record, or false if there is none, without reading
 -- it: to bring a large record into Lua costs more than all else.
 local function recordSize(id)
@@ -156,4 +133,3 @@ if others > 0 then
 end
 if others > 0 or stalled > 0 then call('ZCARD', K.delayed) end
 if lease ~= '' then call('ZCARD', K.workers) end
-if lease == '0' then call('LLEN', K.taken) end

@@ -1,18 +1,18 @@
--- Section of turn.lua: claims jobs from the right ends of `taken` and `waiting`. An id without a
+-- Section of turn.lua: claims jobs from the right end of `waiting`. An id without a
 -- record is dropped. So is a second copy of an id that is active, which must not run
 -- twice at once. Jobs that would make the reply too large are left for the next turn.
 --
 -- Leaves for the next section: reply, more, claimed (the ids).
 
 local enough = 4 * 1024 * 1024 -- bytes of records
-local reply, more, claimed = { '', '0', '' }, #coming > room and '1' or '0', {}
+local reply, more, claimed = { '', '0', '' }, #coming > want and '1' or '0', {}
 if arrived > 0 then
   local risks, aside
   if stalled > 0 then
     -- A job on its last chance fails if its worker is lost once more. Two of them never run
     -- in one worker. So the job that kills workers is the only one on its last chance there,
     -- and the others do not fail along with it.
-    local taken = false -- this worker has one
+    local taken = false
     local function lastChance(times)
       return times and limit >= 0 and tonumber(times) >= limit
     end
@@ -62,9 +62,7 @@ if arrived > 0 then
       end
     end
   end
-  local old = math.min(looked, #early)
-  if old > 0 then call('LTRIM', K.taken, 0, -old - 1) end
-  if looked > old then call('LTRIM', waiting, 0, old - looked - 1) end
+  call('LTRIM', waiting, 0, -looked - 1)
   bulk('LPUSH', active, claimed)
   bulk('HSET', owners, claims, 2)
   if aside and #aside > 0 then

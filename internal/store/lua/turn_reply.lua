@@ -9,7 +9,6 @@ end
 reply[1], reply[2] = table.concat(verdicts), more
 
 if lease == '0' then
-  giveBack()
   call('ZREM', K.workers, token)
 elseif lease ~= '' then
   call('ZADD', K.workers, digits(now() + tonumber(lease)), token)
